@@ -1,0 +1,97 @@
+# The one door for developers and for CI. "make" alone says what there is.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# The newest Python that we test with, else whatever python3 is. Each one is run
+# before it is chosen: a shim on PATH may exist and refuse to start.
+SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+	if $$name -c '$(SUITABLE)' 2>/dev/null; then echo $$name; break; fi; done)
+
+BIN := .venv/bin
+# Newer than the files that say what to install: then there is nothing to do.
+INSTALLED := .venv/.installed
+RESULTS := build/tests
+EXAMPLE := example_project
+
+# make demo: how long; 0 goes on until Ctrl-C.
+SECONDS ?= 0
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(INSTALLED) ## Make .venv, or bring it up to date
+
+$(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(SUITABLE)' 2>/dev/null; then \
+		echo "This needs Python 3.11 or newer; found: $(or $(PYTHON),none on PATH)."; \
+		echo "On Debian or Ubuntu: apt-get install python3 python3-venv"; \
+		echo "Or say which one to take: make PYTHON=/path/to/python3.12 test"; \
+		exit 1; \
+	fi >&2
+	@if ! "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "$(PYTHON) cannot make virtual environments."; \
+		echo "On Debian or Ubuntu: apt-get install python3-venv"; \
+		exit 1; \
+	fi >&2
+	@if ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+		echo "Making .venv with $$("$(PYTHON)" --version)"; \
+		rm -rf .venv && "$(PYTHON)" -m venv .venv; \
+	fi
+	@echo "Installing the package and the developers' tools into .venv"
+	@$(BIN)/python -m pip install --disable-pip-version-check \
+		-r requirements/dev.txt -e '.[otel]'
+	@touch $@
+
+.PHONY: test
+test: $(INSTALLED) ## Run all tests, with the gates: 95 % covered, the bus 100 %
+	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
+	@.ci/servers
+	@$(BIN)/coverage erase
+	@echo "Tests of the package"
+	@# coverage starts first: the pytest plugin is part of what is measured.
+	@$(BIN)/coverage run -m pytest --junitxml=$(RESULTS)/package.xml
+	@echo "Tests of the example project"
+	@cd $(EXAMPLE) && ../$(BIN)/python -m pytest --junitxml=../$(RESULTS)/example.xml
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+	@echo "Covered in the bus, where the gate is 100 %"
+	@$(BIN)/coverage report --include='django_gomq/bus/*' --fail-under=100
+	@$(BIN)/python .ci/summary.py $(RESULTS)/*.xml
+
+.PHONY: demo
+demo: $(INSTALLED) ## Run the example under load: SECONDS=20, or until Ctrl-C
+	@exec $(BIN)/python $(EXAMPLE)/demo.py --seconds $(SECONDS)
+
+.PHONY: lint
+lint: $(INSTALLED) ## Judge style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd $(EXAMPLE) && ../$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code, and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Which of noxfile.py's sessions; empty takes those that CI runs.
+SESSIONS ?=
+
+.PHONY: matrix
+matrix: $(INSTALLED) ## Test Python x Django: SESSIONS=tests-3.12 picks one
+	@$(BIN)/nox $(if $(SESSIONS),--sessions $(SESSIONS))
+
+.PHONY: clean
+clean: ## Remove .venv and everything that was made
+	rm -rf .venv .nox build dist *.egg-info .coverage .coverage.* .hypothesis \
+		.mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

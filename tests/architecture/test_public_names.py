@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import django_gomq
+
+API = {
+    "Broker",
+    "Consumer",
+    "ConsumerManager",
+    "Event",
+    "Message",
+    "Receipt",
+    "Retry",
+    "aemit",
+    "brokers",
+    "consumer",
+    "emit",
+    "emit_many",
+    "emit_model_events",
+    "emit_on_signal",
+    "get_broker",
+}
+# What a handler raises to say what it wants.
+WISHES = {"BatchFailed", "Reject", "RetryLater"}
+ERRORS = {
+    "BackendUnavailableError",
+    "BrokerClosedError",
+    "ConfigurationError",
+    "DecodeError",
+    "EncodeError",
+    "GoMQError",
+    "MessageError",
+    "MessageTooLargeError",
+    "NoConsumerError",
+    "NotRunningError",
+    "PublishError",
+    "PublishTimeoutError",
+    "QueueFullError",
+}
+
+
+def test_the_public_names_are_those_of_the_design() -> None:
+    assert set(django_gomq.__all__) == API | WISHES | ERRORS
+    assert len(django_gomq.__all__) == len(set(django_gomq.__all__))
+
+
+def test_every_public_name_can_be_had() -> None:
+    missing = [name for name in django_gomq.__all__ if not hasattr(django_gomq, name)]
+
+    assert missing == []
+
+
+def test_every_error_has_the_one_root() -> None:
+    strays = [
+        name
+        for name in ERRORS
+        if not issubclass(getattr(django_gomq, name), django_gomq.GoMQError)
+    ]
+
+    assert strays == []
