@@ -1,0 +1,192 @@
+"""The memory backend: a queue per event type in this process; it knows no metrics."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from django_gomq.bus.backend import (
+    Backend,
+    Capabilities,
+    DeadLetter,
+    Settled,
+    Surroundings,
+)
+from django_gomq.bus.counts import NS
+from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.dispatcher import Dispatcher
+from django_gomq.bus.errors import ConfigurationError
+from django_gomq.bus.intake import Intake
+from django_gomq.bus.message import Message
+from django_gomq.bus.outcome import DeadLettered, DropReason, Outcome, RetryAfter
+from django_gomq.bus.permits import check_capacity
+from django_gomq.bus.queues import QueueBook
+from django_gomq.bus.shelf import Shelf
+from django_gomq.bus.stats import QueueStats
+from django_gomq.bus.subscription import Subscription
+
+
+class MemoryBackend(Backend):
+    """Bounded queues in this process: fast, and gone with the process.
+
+    ``capacity`` bounds the queue of each event type; a ``delay`` above ``max_delay``
+    seconds is refused, as a process does not live for ever; the last
+    ``dead_letters`` dead letters are kept to look at.
+    """
+
+    name: ClassVar[str] = "memory"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        ordered_by_key=True, priority=True, max_delay=300.0
+    )
+
+    def __init__(
+        self,
+        *,
+        capacity: int = 1000,
+        max_delay: float = 300.0,
+        dead_letters: int = 1000,
+    ) -> None:
+        check_capacity(capacity)
+        for option, value in (("max_delay", max_delay), ("dead_letters", dead_letters)):
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ConfigurationError(f"{option} is {value!r}, not a number from 0.")
+        self._capacity = capacity
+        self._max_delay = max_delay
+        self._dead_letters: deque[DeadLetter] = deque(maxlen=int(dead_letters))
+        self._retries: dict[Subscription, Shelf[Delivery]] = {}
+        self._has_ended = False
+
+    def open(self, surroundings: Surroundings) -> None:
+        """Make the queues' book and the dispatcher, which does not run yet."""
+        self._hooks = surroundings.hooks
+        self._timers = surroundings.timers
+        self._book = QueueBook(surroundings.broker, self._capacity)
+        self._dispatcher = Dispatcher(self._book, self._report)
+        self._intake = Intake(
+            self._book, self._dispatcher, surroundings, self._max_delay
+        )
+
+    def _report(self, error: BaseException) -> None:
+        self._hooks.tell(lambda hook: hook.failed("dispatcher", error))
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Send this subscription what it subscribes to, from now on."""
+        retries: Shelf[Delivery] = Shelf(self._timers, subscription.come_again)
+        self._retries = {**self._retries, subscription: retries}
+        subscription.scheduled = retries.due_after
+        self._book.subscribe(subscription)
+
+    def start_reading(self) -> None:
+        """Start the dispatcher thread."""
+        self._timers.every_second(self._dispatcher.look_everywhere)
+        self._dispatcher.start()
+
+    def check(self, message: Message[Any]) -> None:
+        self._intake.check(message)
+
+    def publish(self, message: Message[Any], timeout: float | None) -> None:
+        """Put one message on its type's queue: one put, whatever the consumers."""
+        self._intake.publish(message, timeout)
+
+    def settle(
+        self,
+        subscription: Subscription,
+        settlements: Sequence[tuple[Delivery, Outcome]],
+    ) -> list[Settled]:
+        """Keep what comes again and what died; the rest is forgotten."""
+        return [self._settle(subscription, *pair) for pair in settlements]
+
+    def _settle(
+        self, subscription: Subscription, delivery: Delivery, outcome: Outcome
+    ) -> Settled:
+        match outcome:
+            case RetryAfter(delay, error):
+                self._retry(subscription, delivery, delay, is_error=error is not None)
+                return Settled.KEPT
+            case DeadLettered(error):
+                self._bury(subscription, delivery, error)
+        return Settled.DONE
+
+    def ack(
+        self, subscription: Subscription, deliveries: Sequence[Delivery]
+    ) -> list[Delivery]:
+        """Forget what succeeded; no lease is ever lost."""
+        return []
+
+    def _retry(
+        self,
+        subscription: Subscription,
+        delivery: Delivery,
+        delay: float,
+        *,
+        is_error: bool,
+    ) -> None:
+        following = Delivery(
+            delivery.message,
+            time.time_ns() + int(delay * NS),
+            delivery.attempt + is_error,
+        )
+        self._retries[subscription].put(following, delay)
+        if self._has_ended:
+            self._drop_retries()  # the handler outlived the stop
+
+    def _bury(
+        self, subscription: Subscription, delivery: Delivery, error: BaseException
+    ) -> None:
+        self._dead_letters.append(
+            DeadLetter(
+                message=delivery.message,
+                consumer=subscription.consumer.name,
+                attempt=delivery.attempt,
+                error=f"{type(error).__name__}: {error}",
+                time=time.time(),
+            )
+        )
+
+    def release(
+        self, subscription: Subscription, deliveries: Sequence[Delivery]
+    ) -> None:
+        """Drop what was not started: memory has nowhere to give it back to."""
+        if deliveries:
+            messages = [one.message for one in deliveries]
+            subscription.count_drops(messages, DropReason.SHUTDOWN)
+            subscription.channel.release(len(deliveries))
+
+    def stop_publishing(self) -> None:
+        """Refuse what comes now; what is queued still goes to its consumers."""
+        self._intake.close()
+
+    def stop_reading(self) -> None:
+        """End the dispatcher."""
+        self._timers.cancel(self._dispatcher.look_everywhere)
+        self._dispatcher.stop()
+
+    def close(self) -> None:
+        """Drop, for each consumer that misses it, what is queued or scheduled."""
+        self._has_ended = True
+        self._dispatcher.abandon(DropReason.SHUTDOWN)
+        self._intake.drop_all(DropReason.SHUTDOWN)
+        self._drop_retries()
+
+    def _drop_retries(self) -> None:
+        for subscription, retries in self._retries.items():
+            self.release(subscription, retries.take_all())
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the dispatcher runs."""
+        return self._dispatcher.is_up
+
+    def pending(self, before: float) -> int:
+        """Return how many messages would still be dispatched within that time."""
+        return self._intake.pending(before)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters that are kept, oldest first."""
+        return list(self._dead_letters)
+
+    def queue_stats(self) -> dict[str, QueueStats]:
+        """Return the numbers of every queue there is."""
+        return self._book.stats()

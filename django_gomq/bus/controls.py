@@ -1,0 +1,42 @@
+"""What an operator does to a broker and reads from it; it knows no publisher."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from .backend import DeadLetter
+from .life import Life
+from .stats import BrokerStats
+
+
+class Controls(ABC):
+    """The operator's half of a broker; all of it is about this process."""
+
+    @abstractmethod
+    def _living(self) -> Life:
+        """Return the broker's life in this process, begun now if need be."""
+
+    def resize(self, consumer: str, capacity: int) -> None:
+        """Give a consumer's channel another capacity, in this process."""
+        self._living().subscription(consumer).channel.resize(capacity)
+
+    def pause(self, consumer: str) -> None:
+        """Start no more deliveries of this consumer in this process.
+
+        Its channel fills, and then its overflow option decides.
+        """
+        self._living().subscription(consumer).paused = True
+
+    def resume(self, consumer: str) -> None:
+        """End a pause."""
+        subscription = self._living().subscription(consumer)
+        subscription.paused = False
+        subscription.notify_all()
+
+    def stats(self) -> BrokerStats:
+        """Return the numbers of this process; exact when the bus is quiet."""
+        return self._living().stats()
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters that are kept, oldest first."""
+        return self._living().backend.dead_letters()

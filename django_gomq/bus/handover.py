@@ -1,0 +1,86 @@
+"""From a broker to its backend: hooks watch each message, every refusal is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .backend import Backend
+from .counts import RefusalCounts
+from .errors import NoConsumerError, PublishError
+from .hooks import Hooks
+from .message import Message
+from .timers import Deadline
+
+
+class Handover:
+    """Hands valid messages to a backend; thread-safe."""
+
+    def __init__(
+        self, broker: str, backend: Backend, hooks: Hooks, refusals: RefusalCounts
+    ) -> None:
+        self._broker = broker
+        self._backend = backend
+        self._hooks = hooks
+        self._refusals = refusals
+
+    def publish_watched(
+        self,
+        message: Message[Any],
+        timeout: float | None,
+        parents: tuple[object, ...] = (),
+    ) -> None:
+        """Publish one message while the hooks watch."""
+        backend = self._backend
+        with self._hooks.publishing(self._broker, backend.name, message, parents):
+            backend.publish(message, timeout)
+
+    def publish_many(
+        self,
+        messages: Sequence[Message[Any]],
+        timeout: float | None,
+        parents: Sequence[tuple[object, ...]] = (),
+    ) -> list[PublishError | None]:
+        """Publish what can be published; see ``Broker.publish_many``."""
+        for message in messages:
+            self._backend.check(message)
+        if self._hooks.publish_watchers:
+            answers = self._publish_each(messages, timeout, parents)
+        else:
+            answers = self._backend.publish_many(messages, timeout)
+        for message, answer in zip(messages, answers, strict=True):
+            if answer is not None:
+                self.refuse(message, answer)
+        return answers
+
+    def _publish_each(
+        self,
+        messages: Sequence[Message[Any]],
+        timeout: float | None,
+        parents: Sequence[tuple[object, ...]],
+    ) -> list[PublishError | None]:
+        deadline = Deadline.after(timeout)
+        answers: list[PublishError | None] = []
+        for index, message in enumerate(messages):
+            context = parents[index] if parents else ()
+            try:
+                self.publish_watched(message, deadline.left(), context)
+                answers.append(None)
+            except PublishError as error:
+                answers.append(error)
+        return answers
+
+    def refuse_all(self, messages: Sequence[Message[Any]], error: PublishError) -> None:
+        """Count and report messages that were not taken for one reason."""
+        for message in messages:
+            self.refuse(message, error)
+
+    def refuse(self, message: Message[Any], error: PublishError) -> None:
+        """Count and report a message that was not taken."""
+        event = message.type
+        if isinstance(error, NoConsumerError):
+            self._refusals.count_unconsumed(event)
+            self._hooks.tell(lambda hook: hook.unconsumed(self._broker, event))
+            return
+        self._refusals.count_refused(event, error.code)
+        self._hooks.tell(lambda hook: hook.refused(self._broker, event, error))

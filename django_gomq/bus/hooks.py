@@ -1,0 +1,210 @@
+"""The one seam of observability: hooks watch, they never decide; know no thread."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .consumer import Consumer
+from .errors import PublishError
+from .message import Message
+from .outcome import DropReason, Outcome, RetryAfter
+from .stats import Remainder
+
+logger = logging.getLogger("gomq.hooks")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a handler is about to be given: one message, or a batch of them."""
+
+    broker: str
+    backend: str
+    consumer: Consumer
+    messages: Sequence[Message[Any]]
+    number: int
+    """The attempt, from 1; of a batch, that of its first message."""
+    wait_seconds: float
+
+
+class Watch:
+    """What a hook does around one attempt, in the context that the handler runs in."""
+
+    trace_id: str | None = None
+    """The trace to show for this attempt, if it is kept."""
+
+    def begin(self) -> None:
+        """Run before the handler."""
+
+    def end(self, outcomes: Sequence[Outcome]) -> None:
+        """Run after the handler, whatever came of it; one outcome per message."""
+
+
+class Hook:
+    """A no-op observer to derive from.
+
+    Every method runs on the bus's own threads (``publishing`` and ``refused`` on the
+    publisher's), and must not block.
+    """
+
+    watches_publishing = False
+    """Ask for ``publishing``; read once, when a broker is made."""
+    watches_attempts = False
+    """Ask for ``attempting``; read once, when a broker is made."""
+
+    def publishing(
+        self, broker: str, backend: str, message: Message[Any], parent: object
+    ) -> Callable[[Exception | None], None] | None:
+        """Run before a message is handed over; headers may still be written.
+
+        ``parent`` is what ``capture_context`` returned at emit, or None. The function
+        returned is called afterwards, with what the hand-over raised: a PublishError
+        if the message was refused.
+        """
+        return None
+
+    def capture_context(self) -> object:
+        """Return what ``publishing`` needs of the moment of emit."""
+        return None
+
+    def attempting(self, attempt: Attempt) -> Watch | None:
+        """Run before a handler; the watch it returns surrounds the handler."""
+        return None
+
+    def refused(self, broker: str, event: str, error: PublishError) -> None:
+        """Run after a message was refused."""
+
+    def unconsumed(self, broker: str, event: str) -> None:
+        """Run after an event was emitted that nobody subscribes to."""
+
+    def dropped(
+        self,
+        broker: str,
+        consumer: str,
+        messages: Sequence[Message[Any]],
+        reason: DropReason,
+    ) -> None:
+        """Run after messages were dropped for a consumer."""
+
+    def retrying(
+        self,
+        broker: str,
+        consumer: str,
+        message: Message[Any],
+        attempt: int,
+        outcome: RetryAfter,
+    ) -> None:
+        """Run after an attempt that will be followed by another."""
+
+    def dead_lettered(
+        self,
+        broker: str,
+        consumer: str,
+        message: Message[Any],
+        attempt: int,
+        error: BaseException,
+    ) -> None:
+        """Run after a consumer gave a message up."""
+
+    def overran(self, broker: str, consumer: str, seconds: float) -> None:
+        """Run, once, when a sync handler has run longer than its ``timeout``."""
+
+    def batch_failed(
+        self, broker: str, consumer: str, size: int, error: BaseException
+    ) -> None:
+        """Run when a batch failed and its members are tried one by one."""
+
+    def failed(self, part: str, error: BaseException) -> None:
+        """Run when a part of the bus itself failed and goes on."""
+
+    def stopped(self, broker: str, remainder: Remainder) -> None:
+        """Run after a broker has stopped."""
+
+
+class Hooks:
+    """Calls every hook in turn; a hook that raises is logged once and counted."""
+
+    def __init__(self, hooks: Sequence[Hook] = ()) -> None:
+        self._hooks = tuple(hooks)
+        self.publish_watchers = tuple(h for h in hooks if h.watches_publishing)
+        self.attempt_watchers = tuple(h for h in hooks if h.watches_attempts)
+        self.errors = Counter({type(hook).__name__: 0 for hook in self._hooks})
+        """How often hooks raised, by class name of the hook."""
+
+    def tell(self, call: Callable[[Hook], object]) -> None:
+        """Run ``call`` with each hook; what it raises never reaches the caller."""
+        for hook in self._hooks:
+            with self._isolated(hook):
+                call(hook)
+
+    def capture_contexts(self) -> tuple[object, ...]:
+        """Return what each watcher of publishing needs of this moment."""
+        captured: list[object] = []
+        for hook in self.publish_watchers:
+            captured.append(None)
+            with self._isolated(hook):
+                captured[-1] = hook.capture_context()
+        return tuple(captured)
+
+    @contextmanager
+    def publishing(
+        self,
+        broker: str,
+        backend: str,
+        message: Message[Any],
+        parents: tuple[object, ...] = (),
+    ) -> Iterator[None]:
+        """Surround the hand-over of one message."""
+        ends = []
+        for index, hook in enumerate(self.publish_watchers):
+            parent = parents[index] if parents else None
+            with self._isolated(hook):
+                end = hook.publishing(broker, backend, message, parent)
+                if end is not None:
+                    ends.append((hook, end))
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            for hook, end in reversed(ends):
+                with self._isolated(hook):
+                    end(error)
+
+    def attempting(self, attempt: Attempt) -> list[tuple[Hook, Watch]]:
+        """Begin the watches of one attempt, in the current context."""
+        watches = []
+        for hook in self.attempt_watchers:
+            with self._isolated(hook):
+                watch = hook.attempting(attempt)
+                if watch is not None:
+                    watch.begin()
+                    watches.append((hook, watch))
+        return watches
+
+    def attempted(
+        self, watches: Sequence[tuple[Hook, Watch]], outcomes: Sequence[Outcome]
+    ) -> None:
+        """End the watches of one attempt, in the context where they began."""
+        for hook, watch in reversed(watches):
+            with self._isolated(hook):
+                watch.end(outcomes)
+
+    @contextmanager
+    def _isolated(self, hook: Hook) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            kind = type(hook).__name__
+            self.errors[kind] += 1
+            if self.errors[kind] == 1:
+                logger.exception(
+                    "A hook raised; the bus goes on, further errors are only counted",
+                    extra={"gomq_hook": kind},
+                )

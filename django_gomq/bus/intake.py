@@ -1,0 +1,175 @@
+"""The publishers' side of a memory backend: room, delays and refusals."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .backend import Surroundings
+from .dispatcher import Dispatcher
+from .errors import (
+    BrokerClosedError,
+    ConfigurationError,
+    MessageError,
+    NotRunningError,
+    PublishError,
+    PublishTimeoutError,
+    QueueFullError,
+)
+from .message import DEFAULT_PRIORITY, Message, validate_type
+from .outcome import DropReason
+from .queues import QueueBook, TypeQueue
+from .shelf import Shelf
+from .timers import Deadline
+
+_HAND_OVER_SECONDS = 0.1  # ample for a publisher that has its permit already
+
+
+class Intake:
+    """Puts messages on the queue of their type; thread-safe."""
+
+    def __init__(
+        self,
+        book: QueueBook,
+        dispatcher: Dispatcher,
+        surroundings: Surroundings,
+        max_delay: float,
+    ) -> None:
+        self._broker = surroundings.broker
+        self._is_bus_thread = surroundings.is_bus_thread
+        self._book = book
+        self._queues = book.by_type
+        self._dispatcher = dispatcher
+        self._max_delay = max_delay
+        self._closed = False
+        self._delayed: Shelf[tuple[TypeQueue, Message[Any]]] = Shelf(
+            surroundings.timers, self._end_delay
+        )
+
+    def publish(self, message: Message[Any], timeout: float | None) -> None:
+        """Put one message on its type's queue: one put, whatever the consumers.
+
+        Raises a PublishError if it is refused, and ConfigurationError for a delay or
+        a priority that a consumer of the type excludes.
+        """
+        queue = self._queues.get(message.type)
+        if queue is None:
+            queue = self._book.open(message.type)
+        if message.delay or (queue.is_ordered and message.priority != DEFAULT_PRIORITY):
+            self._check_special(message)
+        if not queue.try_permit():
+            self._wait_for_permit(queue, message, timeout)
+        if not self._dispatcher.is_up:
+            queue.return_permits(1)
+            raise self._not_running(queue, message)
+        if message.delay:
+            self._delay(queue, message)
+            return
+        queue.put_permitted(message, message.priority)
+        if not queue.scheduled:
+            self._dispatcher.schedule(queue)
+
+    def check(self, message: Message[Any]) -> None:
+        """Raise what ``publish`` would raise at any time, for a message as this."""
+        if message.type not in self._queues:
+            validate_type(message.type)
+        if message.delay or message.priority != DEFAULT_PRIORITY:
+            self._check_special(message)
+
+    def _check_special(self, message: Message[Any]) -> None:
+        if any(one.consumer.ordered_by_key for one in self._book.match(message.type)):
+            raise ConfigurationError(
+                f"{message.type!r} has a consumer with ordered_by_key: delay and "
+                "priority would break its order.",
+                event=message.type,
+                broker=self._broker,
+            )
+        if message.delay > self._max_delay:
+            raise MessageError(
+                f"A delay of {message.delay} s is too long for memory, which goes with "
+                f"the process (max_delay is {self._max_delay} s): route "
+                f"{message.type!r} to a durable broker.",
+                event=message.type,
+                broker=self._broker,
+            )
+
+    def _wait_for_permit(
+        self, queue: TypeQueue, message: Message[Any], timeout: float | None
+    ) -> None:
+        if self._is_bus_thread():
+            timeout = None
+        deadline = Deadline.after(timeout or 0.0)
+        while not queue.try_permit():
+            left = deadline.left()
+            if queue.closed or not self._dispatcher.is_up:
+                raise self._not_running(queue, message)
+            if not left:
+                raise self._no_room(queue, message, timeout)
+            queue.wait_for_room(left)
+
+    # What was seen is passed on by the choice of method: a dispatcher that is down may
+    # be up again a moment later, and the reason must be the one that was found.
+
+    def _not_running(self, queue: TypeQueue, message: Message[Any]) -> PublishError:
+        about: Any = {"event": message.type, "broker": self._broker}
+        if queue.closed or self._closed:
+            return BrokerClosedError(f"Broker {self._broker!r} is closed.", **about)
+        return NotRunningError("The dispatcher is down; it restarts.", **about)
+
+    def _no_room(
+        self, queue: TypeQueue, message: Message[Any], timeout: float | None
+    ) -> PublishError:
+        about: Any = {"event": message.type, "broker": self._broker}
+        if timeout:
+            return PublishTimeoutError(
+                f"The queue of {message.type!r} had no room for {timeout} s.", **about
+            )
+        return QueueFullError(
+            f"The queue of {message.type!r} is full ({queue.capacity}).", **about
+        )
+
+    def _delay(self, queue: TypeQueue, message: Message[Any]) -> None:
+        queue.hold()
+        queue.hold_delayed(1)
+        self._delayed.put((queue, message), message.delay)
+
+    def _end_delay(self, delayed: tuple[TypeQueue, Message[Any]]) -> None:
+        queue, message = delayed
+        queue.put_again(message, message.priority)
+        queue.hold_delayed(-1)
+        self._dispatcher.schedule(queue)
+
+    def close(self) -> None:
+        """Refuse what comes now; what is queued still goes to its consumers."""
+        self._closed = True
+        self._book.close()
+
+    def pending(self, before: float) -> int:
+        """Return how many messages would still be dispatched within that time."""
+        queues = self._book.all()
+        held = sum(queue.held for queue in queues)
+        stuck = sum(len(queue) for queue in queues if queue.is_stuck)
+        return held - stuck - self._delayed.due_after(before)
+
+    def drop_all(self, reason: DropReason) -> None:
+        """Drop, for each consumer that misses it, what is queued or delayed."""
+        until = time.monotonic() + _HAND_OVER_SECONDS
+        for queue, message in self._delayed.take_all():
+            queue.put_again(message, message.priority)
+            queue.hold_delayed(-1)
+        for queue in self._book.all():
+            self._drop(queue, reason)
+            while queue.held and time.monotonic() < until:
+                time.sleep(0.001)  # a publisher is between its two steps
+                self._drop(queue, reason)
+
+    def _drop(self, queue: TypeQueue, reason: DropReason) -> None:
+        left = queue.take(queue.held)
+        by_type: dict[str, list[Message[Any]]] = {}
+        for message in left:
+            by_type.setdefault(message.type, []).append(message)
+        for event_type, messages in by_type.items():
+            for subscription in self._book.match(event_type):
+                subscription.counts.count_dispatched({event_type: len(messages)})
+                subscription.count_drops(messages, reason)
+        queue.end_dispatch(len(left))

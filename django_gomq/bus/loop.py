@@ -1,0 +1,152 @@
+"""The event loop of async handlers, on one thread of its own; it knows no broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from threading import Lock, Thread
+from typing import Any
+
+from .delivery import Delivery
+from .outcome import Outcome
+from .settling import Results
+from .slices import Server, count_in_flight
+from .threads import claim_thread
+
+
+class LoopRunner:
+    """Runs async handlers on one loop, each in a task with a context of its own.
+
+    ``start`` and ``pump`` may be called from any thread and do not block.
+    """
+
+    def __init__(self, on_error: Callable[[BaseException], None]) -> None:
+        self._on_error = on_error
+        self._lock = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._called: set[Server] = set()
+        self._ending: asyncio.Task[None] | None = None  # the loop keeps no reference
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the loop's thread; idempotent."""
+        with self._lock:
+            if self._thread is not None or self._stopped:
+                return
+            self._loop = asyncio.new_event_loop()
+            self._thread = Thread(target=self._run, name="gomq-loop", daemon=True)
+            self._thread.start()
+
+    def pump(self, server: Server) -> None:
+        """Have the loop start what waits for this server, up to its concurrency."""
+        # One call in flight for each server: waking the loop costs 4 us each time.
+        if self._loop is None or server in self._called:
+            return
+        self._called.add(server)
+        try:
+            self._loop.call_soon_threadsafe(self._pump, server)
+        except RuntimeError:
+            self._called.discard(server)  # the loop has ended
+
+    def _run(self) -> None:
+        claim_thread()
+        loop = self._loop
+        assert loop is not None  # noqa: S101 - start() made it
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    def _pump(self, server: Server) -> None:
+        self._called.discard(server)
+        subscription = server.subscription
+        while not (self._stopped or subscription.paused) and subscription.has_work:
+            try:
+                subscription.turns.pop()
+            except IndexError:
+                return  # a task that ends pumps again
+            batch = subscription.take(1)
+            if batch:
+                self._start_task(server, batch[0])
+            else:  # all wait for their keys; look again, what came now woke nobody
+                subscription.turns.append(None)
+
+    def _start_task(self, server: Server, delivery: Delivery) -> None:
+        assert self._loop is not None  # noqa: S101 - _pump runs on it
+        task = self._loop.create_task(
+            self._handle(server, delivery), context=contextvars.Context()
+        )
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._end_task, server, delivery))
+
+    # A callback, as a task that is cancelled before its first step never runs.
+    def _end_task(
+        self, server: Server, delivery: Delivery, task: asyncio.Task[None]
+    ) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            server.subscription.put_back([delivery])  # left over at the stop
+        else:
+            error = task.exception()
+            if error is not None:
+                self._on_error(error)
+        server.subscription.turns.append(None)
+        if not self._stopped:
+            self._pump(server)
+
+    async def _handle(self, server: Server, delivery: Delivery) -> None:
+        started = time.time_ns()
+        clock = time.perf_counter_ns()
+        with count_in_flight(server.subscription, 1):
+            outcome, trace_id = await self._process_safely(server, delivery)
+        spent = time.perf_counter_ns() - clock
+        results = Results()
+        results.add(delivery, outcome)
+        results.time(started - delivery.available_ns, spent, trace_id)
+        server.settle(results)
+
+    async def _process_safely(
+        self, server: Server, delivery: Delivery
+    ) -> tuple[Outcome, str | None]:
+        try:
+            return await server.processor.process_async(delivery)
+        except asyncio.CancelledError as error:
+            if self._stopped:
+                raise
+            return server.processor.decide(delivery, error), None  # it cancelled itself
+        except Exception as error:  # noqa: BLE001 - a bug of ours or of the host's
+            self._on_error(error)
+            return server.processor.decide(delivery, error), None
+
+    def stop(self, timeout: float) -> None:
+        """Cancel what runs and end the loop; blocks up to ``timeout`` seconds."""
+        with self._lock:
+            self._stopped = True
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None or not thread.is_alive():
+            return
+        try:
+            loop.call_soon_threadsafe(self._cancel_all, timeout)
+        except RuntimeError:
+            return  # it has ended
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _cancel_all(self, timeout: float) -> None:
+        assert self._loop is not None  # noqa: S101 - runs on it
+        self._ending = self._loop.create_task(self._end_all(self._loop, timeout))
+
+    async def _end_all(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:  # they clean up; one that does not listen is left behind
+            await asyncio.wait(tasks, timeout=limit / 2)
+        loop.stop()

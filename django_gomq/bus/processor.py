@@ -1,0 +1,248 @@
+"""From a delivery to its outcome: calls the handler and decides; it knows no thread."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Sequence
+from contextvars import Context
+from typing import Any
+
+from .consumer import Consumer
+from .counts import NS
+from .delivery import Delivery
+from .errors import DecodeError
+from .hooks import Attempt, Hooks
+from .host import Host
+from .message import Message
+from .outcome import (
+    ACK,
+    CUT_OFF,
+    EXPIRED,
+    BatchFailed,
+    DeadLettered,
+    HandlerTimeoutError,
+    Outcome,
+    Reject,
+    RetryAfter,
+    RetryLater,
+    Verdict,
+)
+
+
+class Processor:
+    """Runs one consumer's handler; thread-safe, blocks as long as the handler does.
+
+    Every delivery gets a message of its own and a fresh ``contextvars`` context.
+    """
+
+    def __init__(
+        self, consumer: Consumer, *, broker: str, backend: str, hooks: Hooks, host: Host
+    ) -> None:
+        self._consumer = consumer
+        self._broker = broker
+        self._backend = backend
+        self._hooks = hooks
+        self._host = host
+        self._max_age_ns = consumer.max_age and int(consumer.max_age * NS)
+        self._handler = consumer.handler
+        if consumer.atomic:
+            self._handler = host.in_transaction(consumer.handler, consumer.atomic)
+        self._call = self._call_watched if hooks.attempt_watchers else self._call_bare
+
+    def process(self, delivery: Delivery) -> tuple[Outcome, str | None]:
+        """Run a sync handler once; return its outcome and the trace to show for it."""
+        if self._max_age_ns and self._is_expired(delivery):
+            return EXPIRED, None
+        message = self._open(delivery)
+        self._host.before_handler()
+        try:
+            return Context().run(self._call, message, delivery)
+        finally:
+            self._end_handler()
+
+    def _end_handler(self) -> None:
+        # What it raises comes too late to change what the handler did.
+        try:
+            self._host.after_handler()
+        except Exception as error:  # noqa: BLE001 - a host's bug
+            self._report_host(error)
+
+    def _report_host(self, error: Exception) -> None:
+        self._hooks.tell(lambda hook: hook.failed("host", error))
+
+    def _call_bare(
+        self, message: Message[Any], delivery: Delivery
+    ) -> tuple[Outcome, str | None]:
+        try:
+            result = self._handler(message)
+            if result is not None:
+                _refuse_coroutine(result)
+        except BaseException as error:  # noqa: BLE001 - it must not end our thread
+            return self.decide(delivery, error), None
+        return ACK, None
+
+    def _call_watched(
+        self, message: Message[Any], delivery: Delivery
+    ) -> tuple[Outcome, str | None]:
+        watches = self._hooks.attempting(self._attempt([message], [delivery]))
+        outcome, _ = self._call_bare(message, delivery)
+        self._hooks.attempted(watches, [outcome])
+        return outcome, next((w.trace_id for _, w in watches if w.trace_id), None)
+
+    async def process_async(self, delivery: Delivery) -> tuple[Outcome, str | None]:
+        """Run an async handler once, in the context of the calling task."""
+        if self._max_age_ns and self._is_expired(delivery):
+            return EXPIRED, None
+        message = self._open(delivery)
+        watches = self._hooks.attempting(self._attempt([message], [delivery]))
+        await self._host.before_async_handler()
+        try:
+            outcome = await self._await_handler(message, delivery)
+        except asyncio.CancelledError:
+            self._hooks.attempted(watches, [CUT_OFF])
+            raise
+        finally:
+            try:
+                await self._host.after_async_handler()
+            except Exception as error:  # noqa: BLE001 - as in _end_handler
+                self._report_host(error)
+        self._hooks.attempted(watches, [outcome])
+        return outcome, next((w.trace_id for _, w in watches if w.trace_id), None)
+
+    async def _await_handler(
+        self, message: Message[Any], delivery: Delivery
+    ) -> Outcome:
+        limit = asyncio.timeout(self._consumer.timeout)
+        try:
+            async with limit:
+                await self._handler(message)
+        except TimeoutError as error:
+            if not limit.expired():
+                return self.decide(delivery, error)
+            late = HandlerTimeoutError(
+                f"cancelled after {self._consumer.timeout} s, its timeout"
+            )
+            return self.decide(delivery, late, Verdict.TIMEOUT)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # the loop is being stopped, or the handler cancelled itself
+            return self.decide(delivery, error)
+        except BaseException as error:  # noqa: BLE001 - it must not end the loop
+            return self.decide(delivery, error)
+        return ACK
+
+    def process_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        """Run a batch handler once, and on failure again for each member alone.
+
+        Members are tried alone at once and within the same attempt, so one bad row is
+        retried, and in the end dead-lettered, alone.
+        """
+        expired = [self._is_expired(one) for one in deliveries]
+        fresh = [one for one, old in zip(deliveries, expired, strict=True) if not old]
+        outcomes = iter(self._run_batch(fresh) if fresh else ())
+        return [EXPIRED if old else next(outcomes) for old in expired]
+
+    def _run_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        error = self._call_batch(deliveries)
+        if error is None:
+            return [ACK] * len(deliveries)
+        if len(deliveries) == 1 or isinstance(error, BatchFailed | RetryLater):
+            return self._outcomes_of(deliveries, error)
+        self._hooks.tell(
+            lambda hook: hook.batch_failed(
+                self._broker, self._consumer.name, len(deliveries), error
+            )
+        )
+        return [self._run_batch([one])[0] for one in deliveries]
+
+    def _call_batch(self, deliveries: Sequence[Delivery]) -> BaseException | None:
+        messages = [self._open(one) for one in deliveries]
+        try:
+            self._host.before_handler()
+            Context().run(self._call_batch_watched, messages, deliveries)
+        except BaseException as error:  # noqa: BLE001 - as in _call_bare
+            return error
+        finally:
+            self._end_handler()
+        return None
+
+    def _call_batch_watched(
+        self, messages: list[Message[Any]], deliveries: Sequence[Delivery]
+    ) -> None:
+        watches = self._hooks.attempting(self._attempt(messages, deliveries))
+        outcomes: list[Outcome] = [ACK] * len(deliveries)
+        try:
+            result = self._handler(messages)
+            if result is not None:
+                _refuse_coroutine(result)
+        except BaseException as error:
+            outcomes = self._outcomes_of(deliveries, error)
+            raise
+        finally:
+            self._hooks.attempted(watches, outcomes)
+
+    def _outcomes_of(
+        self, deliveries: Sequence[Delivery], error: BaseException
+    ) -> list[Outcome]:
+        if isinstance(error, BatchFailed):
+            return self._blame(deliveries, error)
+        return [self.decide(one, error) for one in deliveries]
+
+    def _blame(
+        self, deliveries: Sequence[Delivery], failed: BatchFailed
+    ) -> list[Outcome]:
+        return [
+            self.decide(one, failed.errors[one.message.id])
+            if one.message.id in failed.errors
+            else ACK
+            for one in deliveries
+        ]
+
+    def decide(
+        self,
+        delivery: Delivery,
+        error: BaseException,
+        verdict: Verdict = Verdict.ERROR,
+    ) -> Outcome:
+        """Return the outcome of an attempt that raised this; pure but for jitter."""
+        if isinstance(error, RetryLater):
+            return RetryAfter(error.seconds, None)
+        if isinstance(error, Reject | DecodeError):
+            return DeadLettered(error, Verdict.REJECTED)
+        delay = self._consumer.retry.delay_after(delivery.attempt, error)
+        if delay is None:
+            return DeadLettered(error, verdict)
+        return RetryAfter(delay, error, verdict)
+
+    def _open(self, delivery: Delivery) -> Message[Any]:
+        message = delivery.message
+        decode = self._consumer.decode(message.type)
+        return message.for_delivery(delivery.attempt, decode)
+
+    def _is_expired(self, delivery: Delivery) -> bool:
+        if not self._max_age_ns:
+            return False
+        born_ns = delivery.message.time_ns + int(delivery.message.delay * NS)
+        return time.time_ns() - born_ns > self._max_age_ns
+
+    def _attempt(
+        self, messages: list[Message[Any]], deliveries: Sequence[Delivery]
+    ) -> Attempt:
+        waited_ns = time.time_ns() - min(one.available_ns for one in deliveries)
+        return Attempt(
+            self._broker,
+            self._backend,
+            self._consumer,
+            messages,
+            deliveries[0].attempt,
+            max(0.0, waited_ns / NS),
+        )
+
+
+def _refuse_coroutine(result: object) -> None:
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("A sync handler returned a coroutine: make it 'async def'.")

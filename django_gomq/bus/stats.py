@@ -1,0 +1,107 @@
+"""What broker.stats() returns: frozen numbers of one process at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .counts import HistogramState
+from .outcome import DropReason, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """One event type at this broker. ``published = dispatched + depth + delayed``."""
+
+    published: int = 0
+    dispatched: int = 0
+    depth: int = 0
+    delayed: int = 0
+    capacity: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """By reason."""
+    unconsumed: int = 0
+    rolled_back: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerStats:
+    """One consumer at this broker.
+
+    ``dispatched = succeeded + all dropped + dead_lettered + handed_back + depth +
+    scheduled + in_flight``, exact when the bus is quiet.
+    """
+
+    dispatched: Mapping[str, int]
+    """By event type."""
+    processed: Mapping[tuple[str, Verdict], int]
+    """Attempts, by event type and verdict."""
+    dropped: Mapping[tuple[str, DropReason], int]
+    """By event type and reason."""
+    succeeded: int
+    dead_lettered: int
+    retries: int
+    depth: int
+    scheduled: int
+    in_flight: int
+    capacity: int
+    oldest_age: float
+    """Seconds that the oldest waiting message has waited; 0 when none waits."""
+    paused: bool
+    handed_back: int = 0
+    """Deliveries that ended here and go on elsewhere: the server keeps their retry,
+    took them back unstarted, or gave them to somebody else. Always 0 in memory."""
+    exceptions: Mapping[str, int]
+    """By class name of the error."""
+    last_success: float | None
+    """Seconds since 1970."""
+    wait: HistogramState
+    duration: HistogramState
+
+    @property
+    def unaccounted(self) -> int:
+        """How far the law is from holding; 0 when the bus is quiet."""
+        ended = self.succeeded + sum(self.dropped.values()) + self.dead_lettered
+        ended += self.handed_back
+        held = self.depth + self.scheduled + self.in_flight
+        return sum(self.dispatched.values()) - ended - held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerStats:
+    """One broker in this process."""
+
+    queues: Mapping[str, QueueStats]
+    """By event type."""
+    consumers: Mapping[str, ConsumerStats]
+    """By consumer name."""
+    reader_up: bool
+    """Whether the thread that feeds the channels runs."""
+    started: bool
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits, is scheduled or is in work."""
+        return not any(
+            queue.depth or queue.delayed for queue in self.queues.values()
+        ) and not any(
+            one.depth or one.scheduled or one.in_flight
+            for one in self.consumers.values()
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remainder:
+    """What a stop left unhandled: the last words of a broker."""
+
+    dropped: Mapping[str, int]
+    """Messages by event type that a consumer will never see."""
+    in_flight: int
+    """Handlers that were still running at the deadline."""
+    seconds: float
+    """How long the stop took."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything that was accepted was finished."""
+        return not self.dropped and not self.in_flight

@@ -1,0 +1,248 @@
+"""One consumer at one broker, with its channel and overflow policy; knows no thread."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any
+
+from .channel import Channel
+from .consumer import Consumer
+from .counts import NS, ConsumerCounts
+from .delivery import Delivery
+from .hooks import Hooks
+from .keys import KeyGate
+from .message import Message
+from .outcome import DropReason
+from .permits import NEVER
+from .stats import ConsumerStats
+
+
+class Subscription:
+    """What a reader reads for: offers deliveries, and the worker takes them.
+
+    All methods are thread-safe and none blocks.
+    """
+
+    def __init__(
+        self,
+        broker: str,
+        consumer: Consumer,
+        *,
+        hooks: Hooks,
+        counts: ConsumerCounts | None = None,
+    ) -> None:
+        self.broker = broker
+        self.consumer = consumer
+        self.hooks = hooks
+        self.counts = counts or ConsumerCounts()
+        self.channel: Channel[Delivery] = Channel(consumer.capacity)
+        self.keys = KeyGate(self.channel) if consumer.ordered_by_key else None
+        self.turns: deque[None] = deque(repeat(None, consumer.concurrency))
+        """One for each thread (or task) that may still serve this subscription."""
+        self.on_work: Callable[[Subscription], None] = _nobody
+        """Set by the worker: called when there may be work."""
+        self.paused = False
+        self.in_hurry = False
+        """Nothing lingers any more: the broker drains."""
+        self.in_flight = 0
+        """Deliveries inside the handler; written under the lock of the counts."""
+        self.hands: dict[int, deque[Delivery]] = {}
+        """What threads took and did not start yet, by thread."""
+        self.scheduled: Callable[..., int] = _none_later
+        """Set by the backend: how many of our deliveries wait for their time, and
+        come back only after the seconds given, if any are."""
+        self.pace_ns = 0
+        """How long the handler takes, as a moving average; 0 as long as unknown."""
+
+    def offer(self, deliveries: Sequence[Delivery], tally: Mapping[str, int]) -> None:
+        """Take in deliveries of one priority; what finds no room is dropped by policy.
+
+        ``tally`` counts them by event type.
+        """
+        room = self.channel.try_permits(len(deliveries))
+        self.counts.count_dispatched(tally)
+        if room < len(deliveries):
+            self._overflow(deliveries[room:])
+            deliveries = deliveries[:room]
+        self._add(deliveries)
+
+    def offer_reserved(
+        self, deliveries: Sequence[Delivery], tally: Mapping[str, int]
+    ) -> None:
+        """Take in deliveries of one priority, for which ``reserve`` found room."""
+        self.counts.count_dispatched(tally)
+        self._add(deliveries)
+
+    def accept(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Take in what a server handed out; return what found no room after all."""
+        room = self.channel.try_permits(len(deliveries))
+        taken, rest = deliveries[:room], deliveries[room:]
+        self.counts.count_dispatched(Counter(one.message.type for one in taken))
+        for one in taken:
+            self.channel.put_permitted(one, one.message.priority)
+        if taken:
+            self.notify()
+        return rest
+
+    def reserve(self, wanted: int) -> int:
+        """Take room for up to that many deliveries; return how much there was."""
+        return self.channel.try_permits(wanted)
+
+    def _add(self, deliveries: Sequence[Delivery]) -> None:
+        if deliveries:
+            self.channel.put_many_permitted(deliveries, deliveries[0].message.priority)
+            self.notify()
+
+    def _overflow(self, arriving: Sequence[Delivery]) -> None:
+        if self.consumer.overflow == "drop_oldest":
+            arriving = self._evict_for(arriving)
+        if arriving:
+            self.count_drops([one.message for one in arriving], DropReason.CHANNEL_FULL)
+
+    def _evict_for(self, arriving: Sequence[Delivery]) -> Sequence[Delivery]:
+        evicted: list[Message[Any]] = []
+        for delivery in arriving:
+            priority = delivery.message.priority
+            victim = self.channel.evict_oldest(up_to=priority)
+            if victim is None:
+                break
+            self.channel.put_permitted(delivery, priority)
+            evicted.append(victim.message)
+        if evicted:
+            self.count_drops(evicted, DropReason.EVICTED)
+            self.notify()
+        return arriving[len(evicted) :]
+
+    def count_drops(self, messages: Sequence[Message[Any]], reason: DropReason) -> None:
+        """Count and report messages that this consumer will never see."""
+        self.counts.count_dropped((message.type for message in messages), reason)
+        self.hooks.tell(
+            lambda hook: hook.dropped(self.broker, self.consumer.name, messages, reason)
+        )
+
+    def come_again(self, delivery: Delivery) -> None:
+        """Take back a delivery that was scheduled and kept its permit."""
+        if self.keys is not None:
+            self.keys.admit_again(delivery)
+        else:
+            self.channel.put_again(delivery, delivery.message.priority)
+        self.notify()
+
+    def notify(self) -> None:
+        """Tell the worker that there may be work."""
+        if self.turns and not self.paused:
+            self.on_work(self)
+
+    def notify_all(self) -> None:
+        """Tell the worker once for each free turn, as after a pause."""
+        for _ in range(len(self.turns)):
+            self.notify()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a delivery waits that could be started."""
+        return bool(self.channel) or bool(self.keys)
+
+    def take(self, most: int) -> list[Delivery]:
+        """Return up to ``most`` deliveries to start; they keep their permits."""
+        source = self.channel if self.keys is None else self.keys
+        return source.take(most)
+
+    def put_back(self, deliveries: list[Delivery]) -> None:
+        """Return deliveries that were taken and not started, to be the next."""
+        if self.keys is not None:
+            self.keys.put_back(deliveries)
+        else:
+            self.channel.put_back([(one, one.message.priority) for one in deliveries])
+
+    def finish(self, deliveries: Iterable[Delivery], count: int) -> None:
+        """Give back the permits, and the keys, of deliveries that are settled."""
+        if self.keys is not None:
+            for delivery in deliveries:
+                if self.keys.finish(delivery):
+                    self.notify()
+        self.channel.release(count)
+
+    def take_where(self, is_wanted: Callable[[Delivery], bool]) -> list[Delivery]:
+        """Remove and return what waits and is wanted; it keeps its permits."""
+        # In this order: a key that is freed admits only what nobody wants.
+        taken = self.channel.take_where(is_wanted)
+        return (
+            self.keys.take_where(is_wanted) if self.keys is not None else []
+        ) + taken
+
+    def take_all(self) -> list[Delivery]:
+        """Remove and return everything that was not started; for a stop."""
+        in_hand = [one for hand in list(self.hands.values()) for one in take_hand(hand)]
+        return in_hand + self.take_where(lambda _: True)
+
+    def revoke(self, is_lost: Callable[[Delivery], bool]) -> int:
+        """Forget what waits and was given to somebody else; return how many those were.
+
+        For backends: what is in work is left, and its settlement answers LOST_LEASE.
+        """
+        # What a thread holds in its hands may wait long behind a slow handler.
+        for hand in list(self.hands.values()):
+            self.put_back(take_hand(hand))
+        lost = self.take_where(is_lost)
+        self.counts.count_handed_back(len(lost))
+        self.channel.release(len(lost))
+        if self.has_work:
+            self.notify()
+        return len(lost)
+
+    def _oldest_age(self) -> float:
+        firsts = self.channel.firsts()
+        if self.keys is not None:
+            firsts += self.keys.firsts()
+        if not firsts:
+            return 0.0
+        oldest_ns = min(first.available_ns for first in firsts)
+        return max(0.0, (time.time_ns() - oldest_ns) / NS)
+
+    def stats(self) -> ConsumerStats:
+        """Return the numbers of this moment."""
+        counts = self.counts
+        with counts.lock:
+            scheduled = self.scheduled()
+            depth = self.channel.held - scheduled - self.in_flight
+            return ConsumerStats(
+                dispatched=dict(counts.dispatched),
+                processed=dict(counts.processed),
+                dropped=dict(counts.dropped),
+                succeeded=counts.succeeded,
+                dead_lettered=counts.dead_lettered,
+                retries=counts.retries,
+                depth=max(0, depth),
+                scheduled=scheduled,
+                in_flight=self.in_flight,
+                capacity=self.channel.capacity,
+                oldest_age=self._oldest_age(),
+                paused=self.paused,
+                handed_back=counts.handed_back,
+                exceptions=dict(counts.exceptions),
+                last_success=counts.last_success,
+                wait=counts.wait.state(),
+                duration=counts.duration.state(),
+            )
+
+
+def take_hand(hand: deque[Delivery]) -> list[Delivery]:
+    """Empty a deque that others may empty too: each delivery goes to one of them."""
+    taken: list[Delivery] = []
+    try:
+        taken.extend(iter(hand.popleft, NEVER))
+    except IndexError:
+        pass  # extend() keeps what came before
+    return taken
+
+
+def _none_later(seconds: float = 0.0) -> int:
+    return 0
+
+
+def _nobody(subscription: Subscription) -> None:
+    """Before a worker serves it, work waits."""

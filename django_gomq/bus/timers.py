@@ -1,0 +1,111 @@
+"""Calls at later moments, on one thread of their own; they know no message."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition, Thread, current_thread
+from typing import Final
+
+from .threads import claim_thread
+
+TICK_SECONDS: Final = 1.0  # the one regular wake-up of an idle process
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment on the monotonic clock; None never comes."""
+
+    at: float | None
+
+    @classmethod
+    def after(cls, seconds: float | None) -> Deadline:
+        """Return the moment that many seconds from now; None stays None."""
+        return cls(None if seconds is None else time.monotonic() + seconds)
+
+    def left(self) -> float | None:
+        """Return the seconds left; 0 if it has passed, None if it never comes."""
+        return None if self.at is None else max(0.0, self.at - time.monotonic())
+
+
+class Timers:
+    """Runs callbacks when they are due, and regular ones every second.
+
+    Thread-safe. Callbacks run on the timer thread and must not block; what they raise
+    goes to ``on_error``.
+    """
+
+    def __init__(self, on_error: Callable[[BaseException], None]) -> None:
+        self._on_error = on_error
+        self._changed = Condition()
+        self._heap: list[tuple[float, int, Callable[[], object]]] = []
+        self._order = itertools.count()
+        self._regular: list[Callable[[], object]] = []
+        self._thread: Thread | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the timer thread; idempotent."""
+        with self._changed:
+            if self._thread is None and not self._stopped:
+                self._thread = Thread(target=self._run, name="gomq-timers", daemon=True)
+                self._thread.start()
+
+    def after(self, seconds: float, call: Callable[[], object]) -> None:
+        """Have ``call`` run once, that many seconds from now."""
+        due = time.monotonic() + seconds
+        with self._changed:
+            heapq.heappush(self._heap, (due, next(self._order), call))
+            if self._heap[0][0] == due:
+                self._changed.notify()
+
+    def every_second(self, call: Callable[[], object]) -> None:
+        """Have ``call`` run about once a second until ``cancel``."""
+        with self._changed:
+            self._regular = [*self._regular, call]
+
+    def cancel(self, call: Callable[[], object]) -> None:
+        """End a regular call."""
+        with self._changed:
+            self._regular = [one for one in self._regular if one != call]
+
+    def stop(self) -> None:
+        """End the thread; what is not due yet is forgotten. Idempotent."""
+        with self._changed:
+            self._stopped = True
+            self._heap.clear()
+            self._changed.notify()
+        if self._thread is not None and self._thread is not current_thread():
+            self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        claim_thread()
+        next_tick = time.monotonic() + TICK_SECONDS
+        while not self._stopped:
+            for call in self._wait_for_due(next_tick):
+                self._run_one(call)
+            if time.monotonic() >= next_tick:
+                for call in self._regular:
+                    self._run_one(call)
+                next_tick = time.monotonic() + TICK_SECONDS
+
+    def _wait_for_due(self, until: float) -> list[Callable[[], object]]:
+        with self._changed:
+            first = self._heap[0][0] if self._heap else until
+            pause = min(first, until) - time.monotonic()
+            if pause > 0 and not self._stopped:
+                self._changed.wait(pause)
+            now = time.monotonic()
+            due = []
+            while self._heap and self._heap[0][0] <= now:
+                due.append(heapq.heappop(self._heap)[2])
+            return due
+
+    def _run_one(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - the timer thread goes on
+            self._on_error(error)

@@ -1,0 +1,203 @@
+"""The runtime of one process: handler threads for all subscriptions; no broker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock, Thread
+from typing import Final
+
+from .hooks import Hooks
+from .host import Host
+from .loop import LoopRunner
+from .ready import ReadyList
+from .slices import Server
+from .subscription import Subscription
+from .threads import claim_thread
+from .timers import Timers
+
+IDLE_SECONDS: Final = 5.0  # how long a thread keeps its connections with nothing to do
+
+
+@dataclass(slots=True)
+class _Seat:
+    """What one handler thread is doing; written by that thread alone."""
+
+    server: Server | None = None
+    since: float = 0.0
+    reported: bool = False
+
+
+class Worker:
+    """``threads`` handler threads serve all channels that have something to do.
+
+    A subscription is served by at most ``concurrency`` of them. Thread-safe; only
+    ``stop`` blocks.
+    """
+
+    def __init__(
+        self, threads: int = 8, *, host: Host | None = None, hooks: Hooks | None = None
+    ) -> None:
+        self.threads = threads
+        self.host = host or Host()
+        self.hooks = hooks or Hooks()
+        self.timers = Timers(self._report("timers"))
+        self._loop = LoopRunner(self._report("loop"))
+        self._ready: ReadyList[Server] = ReadyList()
+        self._servers: dict[Subscription, Server] = {}
+        self._seats: list[_Seat] = []
+        self._pool: list[Thread] = []
+        self._lingering: set[Subscription] = set()
+        self._lock = Lock()
+
+    def attach(self, server: Server) -> None:
+        """Serve this subscription from now on."""
+        subscription = server.subscription
+        with self._lock:
+            self._servers[subscription] = server
+            if subscription.consumer.is_async and self._pool:
+                self._loop.start()
+        subscription.on_work = self._choose_wake(server)
+        subscription.notify_all()
+
+    def detach(self, subscription: Subscription) -> None:
+        """Serve this subscription no more; what runs is left to run."""
+        with self._lock:
+            self._servers.pop(subscription, None)
+        subscription.on_work = lambda _: None
+
+    def start(self) -> None:
+        """Start timers and handler threads; idempotent."""
+        with self._lock:
+            if self._pool:
+                return
+            self.timers.start()
+            self.timers.every_second(self._report_overruns)
+            for number in range(1, self.threads + 1):
+                seat = _Seat()
+                thread = Thread(
+                    target=self._run,
+                    args=(seat,),
+                    name=f"gomq-handler-{number}",
+                    daemon=True,
+                )
+                self._seats.append(seat)
+                self._pool.append(thread)
+                thread.start()
+            if any(one.consumer.is_async for one in self._servers):
+                self._loop.start()
+        for server in list(self._servers.values()):
+            server.subscription.notify_all()
+
+    @property
+    def busy(self) -> int:
+        """How many handler threads are inside a slice."""
+        return sum(seat.server is not None for seat in self._seats)
+
+    @property
+    def alive(self) -> int:
+        """How many handler threads run."""
+        return sum(thread.is_alive() for thread in self._pool)
+
+    def _choose_wake(self, server: Server) -> Callable[[Subscription], None]:
+        consumer = server.subscription.consumer
+        if consumer.is_async:
+            return lambda _: self._loop.pump(server)
+        if consumer.batch is not None and consumer.linger:
+            return lambda _: self._wake_or_linger(server)
+        return lambda _: self._schedule(server)
+
+    def _schedule(self, server: Server) -> None:
+        try:
+            server.subscription.turns.pop()
+        except IndexError:
+            return  # all threads that may serve it will look again when they are done
+        self._ready.add(server)
+
+    def _wake_or_linger(self, server: Server) -> None:
+        subscription = server.subscription
+        consumer = subscription.consumer
+        channel = subscription.channel
+        # No room left: what comes now would be dropped while we wait for more.
+        is_full = len(channel) >= (consumer.batch or 1) or not channel.has_room
+        if subscription.in_hurry or is_full:
+            self._schedule(server)
+            return
+        with self._lock:
+            if subscription in self._lingering:
+                return
+            self._lingering.add(subscription)
+        self.timers.after(consumer.linger, lambda: self._end_linger(server))
+
+    def _end_linger(self, server: Server) -> None:
+        with self._lock:
+            self._lingering.discard(server.subscription)
+        if server.subscription.has_work:
+            self._schedule(server)
+
+    def _run(self, seat: _Seat) -> None:
+        claim_thread()
+        while not self._ready.closed:
+            server = self._ready.next(IDLE_SECONDS)
+            if server is None:
+                self._tell_host_idle()
+                server = self._ready.next()
+            if server is not None:
+                self._serve(server, seat)
+        self._tell_host_idle()
+
+    def _serve(self, server: Server, seat: _Seat) -> None:
+        subscription = server.subscription
+        seat.since, seat.reported = time.monotonic(), False
+        seat.server = server
+        try:
+            batch = [] if subscription.paused else subscription.take(server.share())
+            if batch and subscription.has_work:
+                subscription.notify()  # more than our share: wake the next thread
+            if batch:
+                server.serve(batch)
+        except BaseException as error:  # noqa: BLE001 - the thread outlives any bug
+            self._report("worker")(error)
+        finally:
+            seat.server = None
+            subscription.turns.append(None)
+        # What came while our turn was taken woke nobody.
+        if subscription.has_work:
+            subscription.notify()
+
+    def _tell_host_idle(self) -> None:
+        try:
+            self.host.thread_idle()
+        except Exception as error:  # noqa: BLE001 - a host's bug ends no thread
+            self._report("host")(error)
+
+    def _report_overruns(self) -> None:
+        now = time.monotonic()
+        for seat in self._seats:
+            server = seat.server
+            if server is None or seat.reported:
+                continue
+            consumer = server.subscription.consumer
+            ran = now - seat.since
+            if consumer.timeout is not None and ran > consumer.timeout:
+                seat.reported = True
+                broker, name = server.subscription.broker, consumer.name
+                server.subscription.hooks.tell(
+                    lambda hook: hook.overran(broker, name, ran)  # noqa: B023
+                )
+
+    def _report(self, part: str) -> Callable[[BaseException], None]:
+        return lambda error: self.hooks.tell(lambda hook: hook.failed(part, error))
+
+    def stop(self, timeout: float) -> int:
+        """End all threads; return how many were still inside a handler at the end."""
+        deadline = time.monotonic() + timeout
+        self._ready.close()
+        self.timers.stop()
+        self._loop.stop(max(0.0, deadline - time.monotonic()))
+        for thread in self._pool:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        return self.alive

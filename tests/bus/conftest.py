@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import pytest
+
+from django_gomq.backends.memory import MemoryBackend
+from django_gomq.bus.broker import Broker
+from django_gomq.bus.consumer import Consumer
+from django_gomq.bus.hooks import Hook
+
+
+class MakeBroker(Protocol):
+    """Makes a broker on memory, which is closed after the test."""
+
+    def __call__(
+        self,
+        *,
+        capacity: int = 1000,
+        max_delay: float = 300.0,
+        dead_letters: int = 1000,
+        threads: int = 8,
+        consumers: Iterable[Consumer] = (),
+        hooks: Sequence[Hook] = (),
+        may_start: Callable[[], bool] = ...,
+        **options: Any,
+    ) -> Broker: ...
+
+
+@pytest.fixture
+def make_broker() -> Iterator[MakeBroker]:
+    brokers: list[Broker] = []
+
+    def make(
+        *,
+        capacity: int = 1000,
+        max_delay: float = 300.0,
+        dead_letters: int = 1000,
+        threads: int = 8,
+        **options: Any,
+    ) -> Broker:
+        broker = Broker(
+            lambda: MemoryBackend(
+                capacity=capacity, max_delay=max_delay, dead_letters=dead_letters
+            ),
+            threads=threads,
+            **options,
+        )
+        brokers.append(broker)
+        return broker
+
+    yield make
+    for broker in brokers:
+        broker.close(timeout=0)
+
+
+@pytest.fixture
+def broker(make_broker: MakeBroker) -> Broker:
+    return make_broker()

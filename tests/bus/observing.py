@@ -1,0 +1,106 @@
+"""A hook that keeps what it is told, for tests to look at."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django_gomq.bus.errors import PublishError
+from django_gomq.bus.hooks import Attempt, Hook, Watch
+from django_gomq.bus.message import Message
+from django_gomq.bus.outcome import DropReason, Outcome, RetryAfter
+from django_gomq.bus.stats import Remainder
+
+
+class Recorder(Hook):
+    """Notes each call as (name, what matters)."""
+
+    def __init__(self) -> None:
+        self.calls: deque[tuple[str, Any]] = deque()
+
+    def named(self, name: str) -> list[Any]:
+        return [what for called, what in self.calls if called == name]
+
+    def refused(self, broker: str, event: str, error: PublishError) -> None:
+        self.calls.append(("refused", (event, error.code)))
+
+    def unconsumed(self, broker: str, event: str) -> None:
+        self.calls.append(("unconsumed", event))
+
+    def dropped(
+        self,
+        broker: str,
+        consumer: str,
+        messages: Sequence[Message[Any]],
+        reason: DropReason,
+    ) -> None:
+        self.calls.append(("dropped", (consumer, len(messages), reason)))
+
+    def retrying(
+        self,
+        broker: str,
+        consumer: str,
+        message: Message[Any],
+        attempt: int,
+        outcome: RetryAfter,
+    ) -> None:
+        self.calls.append(("retrying", (consumer, attempt, outcome)))
+
+    def dead_lettered(
+        self,
+        broker: str,
+        consumer: str,
+        message: Message[Any],
+        attempt: int,
+        error: BaseException,
+    ) -> None:
+        self.calls.append(("dead_lettered", (consumer, attempt, error)))
+
+    def overran(self, broker: str, consumer: str, seconds: float) -> None:
+        self.calls.append(("overran", (consumer, seconds)))
+
+    def batch_failed(
+        self, broker: str, consumer: str, size: int, error: BaseException
+    ) -> None:
+        self.calls.append(("batch_failed", (consumer, size, error)))
+
+    def failed(self, part: str, error: BaseException) -> None:
+        self.calls.append(("failed", (part, error)))
+
+    def stopped(self, broker: str, remainder: Remainder) -> None:
+        self.calls.append(("stopped", remainder))
+
+
+class Watcher(Recorder):
+    """Notes publishing and attempts too."""
+
+    watches_publishing = True
+    watches_attempts = True
+    trace_id: str | None = None
+
+    def publishing(
+        self, broker: str, backend: str, message: Message[Any], parent: object
+    ) -> Callable[[Exception | None], None]:
+        self.calls.append(("publishing", (message.type, parent)))
+        return lambda error: self.calls.append(("published", error))
+
+    def capture_context(self) -> object:
+        return "here"
+
+    def attempting(self, attempt: Attempt) -> Watch:
+        self.calls.append(("attempting", attempt))
+        watch = _Watch(self)
+        watch.trace_id = self.trace_id
+        return watch
+
+
+class _Watch(Watch):
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def begin(self) -> None:
+        self._watcher.calls.append(("begin", None))
+
+    def end(self, outcomes: Sequence[Outcome]) -> None:
+        self._watcher.calls.append(("end", list(outcomes)))

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from django_gomq.bus.codec import MAX_DEPTH, JsonCodec
+from django_gomq.bus.errors import EncodeError
+from django_gomq.bus.event import Event
+from django_gomq.bus.message import Message
+
+NAN = float("nan")
+INFINITY = float("inf")
+
+
+class Point(msgspec.Struct):
+    x: float | None
+
+
+@dataclass
+class Place:
+    name: str | None
+    height: float
+
+
+class Saved(Event, type="bus_tests.codec"):
+    record_id: int
+    share: float = 0.0
+    at: datetime | None = None
+    points: list[Point] = []  # noqa: RUF012 - msgspec copies it
+
+
+class Model:
+    """A foreign object."""
+
+
+class Shade(enum.Enum):
+    DARK = "dark"
+
+
+def nest(depth: int, leaf: object) -> Any:
+    for _ in range(depth):
+        leaf = [leaf]
+    return leaf
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (None, b"null"),
+        ({"a": [1, 2.5, "ü", True, None]}, '{"a":[1,2.5,"ü",true,null]}'.encode()),
+        (datetime(2026, 1, 2, tzinfo=UTC), b'"2026-01-02T00:00:00Z"'),
+        (UUID(int=0), b'"00000000-0000-0000-0000-000000000000"'),
+        (Shade.DARK, b'"dark"'),
+        ({1: "x"}, b'{"1":"x"}'),
+        ("null", b'"null"'),
+        ({"null": [None, 1.0]}, b'{"null":[null,1.0]}'),
+        (2**70, b"1180591620717411303424"),
+    ],
+)
+def test_plain_data_is_written_as_json(data: object, body: bytes) -> None:
+    assert JsonCodec().encode("a.b", data) == body
+
+
+@pytest.mark.parametrize("number", [NAN, INFINITY, -INFINITY])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda number: number,
+        lambda number: [1, number],
+        lambda number: (1, number),
+        lambda number: {"a": {"b": [number]}},
+        lambda number: {number, 1.0},
+        lambda number: frozenset({number}),
+        lambda number: [Point(None), Point(number)],
+        lambda number: {"place": Place("hill", number)},
+        lambda number: Saved(record_id=1, share=number),
+        lambda number: Saved(record_id=1, points=[Point(number)]),
+    ],
+    ids=[
+        *("bare", "list", "tuple", "dicts", "set", "frozenset"),
+        *("struct", "dataclass", "event", "struct in event"),
+    ],
+)
+def test_a_number_that_json_has_not_is_refused_with_advice(
+    wrap: Any, number: float
+) -> None:
+    with pytest.raises(
+        EncodeError, match="leave the field out, or pass None"
+    ) as caught:
+        JsonCodec().encode("a.b", wrap(number))
+
+    assert caught.value.event == "a.b"
+
+
+def test_a_number_that_json_has_not_is_refused_in_an_adapted_value() -> None:
+    class Number(float):
+        pass
+
+    codec = JsonCodec(adapt=float)
+
+    with pytest.raises(EncodeError, match="leave the field out"):
+        codec.encode("a.b", [Number(NAN)])
+
+
+def test_nones_in_all_places_are_no_trouble() -> None:
+    data = [None, {"a": None}, {1.0}, (None,), Point(None), Place(None, 1.0)]
+
+    body = JsonCodec().encode("a.b", data)
+
+    assert body.count(b"null") == 5
+
+
+def test_foreign_objects_are_refused_with_advice() -> None:
+    with pytest.raises(EncodeError, match="Model has no JSON form: pass") as caught:
+        JsonCodec().encode("a.b", {"model": Model()})
+
+    assert caught.value.event == "a.b"
+
+
+def test_foreign_objects_can_be_adapted() -> None:
+    codec = JsonCodec(adapt=lambda value: type(value).__name__)
+
+    assert codec.encode("a.b", [Model()]) == b'["Model"]'
+
+
+def test_a_key_that_json_has_not_is_refused() -> None:
+    with pytest.raises(EncodeError, match="tuple has no JSON form"):
+        JsonCodec().encode("a.b", {(1, 2): 3})
+
+
+def test_a_text_that_is_none_is_refused() -> None:
+    with pytest.raises(EncodeError, match="a.b: .*surrogates not allowed") as caught:
+        JsonCodec().encode("a.b", "\ud800")
+
+    assert caught.value.event == "a.b"
+
+
+def test_an_error_without_a_text_is_told_by_its_class() -> None:
+    def adapt(value: object) -> object:
+        raise OverflowError
+
+    with pytest.raises(EncodeError, match="^a.b: OverflowError$"):
+        JsonCodec(adapt).encode("a.b", Model())
+
+
+def test_a_circle_is_refused() -> None:
+    circle: list[object] = []
+    circle.append(circle)
+
+    with pytest.raises(EncodeError, match="recursion"):
+        JsonCodec().encode("a.b", circle)
+
+
+@pytest.mark.parametrize("leaf", [None, 1])
+def test_nesting_within_the_limit_passes(leaf: object) -> None:
+    data = nest(MAX_DEPTH, leaf)
+
+    body = JsonCodec().encode("a.b", data)
+
+    assert Message[Any]("a.b", body).data == data
+
+
+def test_nesting_without_end_is_refused() -> None:
+    with pytest.raises(EncodeError, match="nested deeper than 100") as caught:
+        JsonCodec().encode("a.b", nest(MAX_DEPTH + 1, None))
+
+    assert caught.value.event == "a.b"

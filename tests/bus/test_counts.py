@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from django_gomq.bus.counts import (
+    MAX_ERROR_TYPES,
+    ConsumerCounts,
+    RefusalCounts,
+    Refusals,
+)
+from django_gomq.bus.labels import MAX_UNDECLARED_TYPES, OTHER, Labels
+from django_gomq.bus.outcome import DropReason, Verdict
+from tests.bus.waiting import fast_switching, run_threads
+
+
+@pytest.fixture
+def counts() -> ConsumerCounts:
+    return ConsumerCounts()
+
+
+def fail_with(counts: ConsumerCounts, name: str) -> None:
+    counts.count_failure("a.b", Verdict.ERROR, type(name, (Exception,), {})())
+
+
+def test_counts_begin_at_zero(counts: ConsumerCounts) -> None:
+    assert not counts.dispatched
+    assert not counts.processed
+    assert not counts.dropped
+    assert (counts.succeeded, counts.retries, counts.dead_lettered) == (0, 0, 0)
+    assert (counts.handed_back, counts.last_success) == (0, None)
+
+
+def test_dispatched_messages_add_up_by_type(counts: ConsumerCounts) -> None:
+    counts.count_dispatched({"a.b": 2, "x.y": 1})
+    counts.count_dispatched({"a.b": 3})
+
+    assert counts.dispatched == {"a.b": 5, "x.y": 1}
+
+
+def test_drops_add_up_by_type_and_reason(counts: ConsumerCounts) -> None:
+    counts.count_dropped(["a.b", "a.b", "x.y"], DropReason.EXPIRED)
+    counts.count_dropped(["a.b"], DropReason.SHUTDOWN)
+
+    assert counts.dropped == {
+        ("a.b", DropReason.EXPIRED): 2,
+        ("x.y", DropReason.EXPIRED): 1,
+        ("a.b", DropReason.SHUTDOWN): 1,
+    }
+
+
+def test_successes_add_up_over_all_types(counts: ConsumerCounts) -> None:
+    counts.count_successes(["a.b", "x.y"])
+    counts.count_successes(["a.b"])
+    counts.count_failure("a.b", Verdict.TIMEOUT, ValueError())
+
+    assert counts.processed["a.b", Verdict.SUCCESS] == 2
+    assert counts.succeeded == 3
+
+
+def test_the_moment_of_the_last_success_is_kept(counts: ConsumerCounts) -> None:
+    before = time.time()
+
+    counts.count_successes(["a.b"])
+
+    assert counts.last_success is not None
+    assert before <= counts.last_success <= time.time()
+
+
+def test_a_failure_counts_its_verdict_and_its_error(counts: ConsumerCounts) -> None:
+    counts.count_failure("a.b", Verdict.REJECTED, ValueError())
+
+    assert counts.processed == {("a.b", Verdict.REJECTED): 1}
+    assert counts.exceptions == {"ValueError": 1}
+    assert counts.last_success is None
+
+
+def test_errors_of_too_many_kinds_share_one_name(counts: ConsumerCounts) -> None:
+    for number in range(MAX_ERROR_TYPES + 5):
+        fail_with(counts, f"Error{number}")
+
+    assert counts.exceptions[OTHER] == 5
+    assert len(counts.exceptions) == MAX_ERROR_TYPES + 1
+
+
+def test_a_known_kind_of_error_keeps_its_name(counts: ConsumerCounts) -> None:
+    for number in range(MAX_ERROR_TYPES + 5):
+        fail_with(counts, f"Error{number}")
+
+    fail_with(counts, "Error3")
+
+    assert counts.exceptions["Error3"] == 2
+
+
+def test_lost_leases_are_handed_back(counts: ConsumerCounts) -> None:
+    counts.count_lost_leases(["a.b", "a.b", "x.y"])
+    counts.count_handed_back(4)
+
+    assert counts.lost_leases == {"a.b": 2, "x.y": 1}
+    assert counts.handed_back == 7
+
+
+def test_histograms_have_the_buckets_that_were_asked_for() -> None:
+    counts = ConsumerCounts([1.0], [2.0, 3.0])
+
+    assert counts.wait.state().bounds == (1.0,)
+    assert counts.duration.state().bounds == (2.0, 3.0)
+
+
+def test_racing_threads_lose_no_count(counts: ConsumerCounts) -> None:
+    def count() -> None:
+        for _ in range(500):
+            counts.count_dispatched({"a.b": 1})
+            counts.count_dropped(["a.b"], DropReason.EVICTED)
+            counts.count_handed_back(1)
+
+    with fast_switching():
+        run_threads(*[count] * 4)
+
+    assert counts.dispatched["a.b"] == 2000
+    assert counts.dropped["a.b", DropReason.EVICTED] == 2000
+    assert counts.handed_back == 2000
+
+
+def test_declared_types_have_numbers_from_the_start() -> None:
+    assert RefusalCounts(Labels(["a.b"])).state() == {"a.b": Refusals({}, 0, 0)}
+
+
+def test_refusals_add_up_by_type_and_reason() -> None:
+    refusals = RefusalCounts(Labels())
+
+    for event, reason in (("a.b", "timeout"), ("a.b", "timeout"), ("a.b", "closed")):
+        refusals.count_refused(event, reason)
+
+    assert refusals.state() == {"a.b": Refusals({"timeout": 2, "closed": 1}, 0, 0)}
+
+
+def test_what_nobody_consumes_and_what_is_rolled_back_is_no_refusal() -> None:
+    refusals = RefusalCounts(Labels(["a.b"]))
+
+    refusals.count_unconsumed("a.b")
+    refusals.count_rolled_back("x.y")
+    refusals.count_rolled_back("x.y")
+
+    assert refusals.state() == {"a.b": Refusals({}, 1, 0), "x.y": Refusals({}, 0, 2)}
+
+
+def test_too_many_undeclared_types_share_one_label() -> None:
+    refusals = RefusalCounts(Labels(["declared"]))
+
+    for number in range(MAX_UNDECLARED_TYPES + 3):
+        refusals.count_refused(f"type{number}", "closed")
+    refusals.count_unconsumed("another")
+    refusals.count_rolled_back("another")
+
+    state = refusals.state()
+    assert len(state) == MAX_UNDECLARED_TYPES + 2
+    assert state[OTHER] == Refusals({"closed": 3}, 1, 1)
+
+
+@pytest.mark.parametrize("event", ["declared", "type0"])
+def test_a_known_type_keeps_its_label_when_there_are_too_many(event: str) -> None:
+    refusals = RefusalCounts(Labels(["declared"]))
+    for number in range(MAX_UNDECLARED_TYPES + 3):
+        refusals.count_unconsumed(f"type{number}")
+
+    refusals.count_refused(event, "closed")
+
+    assert refusals.state()[event].refused == {"closed": 1}
+
+
+def test_a_state_does_not_change_later() -> None:
+    refusals = RefusalCounts(Labels())
+    refusals.count_refused("a.b", "closed")
+    state = refusals.state()
+
+    refusals.count_refused("a.b", "closed")
+
+    assert state["a.b"].refused == {"closed": 1}
+
+
+def test_racing_threads_lose_no_refusal() -> None:
+    refusals = RefusalCounts(Labels())
+
+    def count() -> None:
+        for number in range(500):
+            refusals.count_refused(f"type{number % 7}", "closed")
+
+    with fast_switching():
+        run_threads(*[count] * 4)
+
+    assert sum(one.refused["closed"] for one in refusals.state().values()) == 2000

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import msgspec
+import pytest
+
+from django_gomq.bus.event import Event, event_classes
+
+
+class Saved(Event, type="bus_tests.record.saved", version=3, no_consumer="ignore"):
+    record_id: int
+
+
+class Plain(Event, type="bus_tests.plain"):
+    name: str = ""
+
+
+class Base(Event):
+    record_id: int
+
+
+class Derived(Base, type="bus_tests.derived"):
+    note: str
+
+
+class Corrected(Derived):
+    pass
+
+
+def test_a_class_knows_its_type_and_version() -> None:
+    assert Saved.__event_type__ == "bus_tests.record.saved"
+    assert Saved.__event_version__ == 3
+    assert Saved.__no_consumer__ == "ignore"
+
+
+def test_the_first_version_needs_no_number() -> None:
+    assert (Plain.__event_version__, Plain.__no_consumer__) == (1, None)
+
+
+def test_an_event_cannot_be_changed() -> None:
+    event = Saved(record_id=1)
+
+    with pytest.raises(AttributeError):
+        event.record_id = 2  # type: ignore[misc]
+
+
+def test_the_fields_of_an_event_are_named() -> None:
+    with pytest.raises(TypeError):
+        Saved(1)  # type: ignore[call-arg]
+
+
+def test_events_with_equal_fields_are_equal() -> None:
+    assert Saved(record_id=1) == Saved(record_id=1)
+    assert Saved(record_id=1) != Saved(record_id=2)
+
+
+def test_an_event_has_the_fields_of_its_base() -> None:
+    event = Derived(record_id=1, note="x")
+
+    assert msgspec.to_builtins(event) == {"record_id": 1, "note": "x"}
+
+
+def test_a_class_without_a_type_is_a_base_for_others() -> None:
+    assert Base.__event_type__ == ""
+    assert Base not in event_classes()
+
+
+def test_a_type_is_not_inherited() -> None:
+    assert Corrected.__event_type__ == ""
+
+
+def test_classes_that_name_a_type_are_found_by_type() -> None:
+    ours = [cls for cls in event_classes() if cls in {Saved, Plain, Derived, Base}]
+
+    assert ours == [Derived, Plain, Saved]
+
+
+def test_a_class_that_is_gone_is_not_found() -> None:
+    def names() -> list[str]:
+        return [cls.__event_type__ for cls in event_classes()]
+
+    class Short(Event, type="bus_tests.short"):
+        pass
+
+    assert "bus_tests.short" in names()
+    del Short
+    gc.collect()
+    assert "bus_tests.short" not in names()
+
+
+def test_a_keyword_that_nobody_knows_is_refused() -> None:
+    options: dict[str, Any] = {"topic": "x"}
+
+    with pytest.raises(TypeError):
+
+        class Wrong(Event, type="bus_tests.wrong", **options):
+            pass

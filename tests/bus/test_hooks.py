@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from django_gomq.bus.consumer import Consumer
+from django_gomq.bus.errors import PublishError, QueueFullError
+from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
+from django_gomq.bus.message import Message
+from django_gomq.bus.outcome import ACK, Outcome
+
+MESSAGE: Message[Any] = Message("a.b")
+ATTEMPT = Attempt(
+    broker="default",
+    backend="memory",
+    consumer=Consumer(name="c", types=("a.b",), handler=print),
+    messages=[MESSAGE],
+    number=1,
+    wait_seconds=0.0,
+)
+
+
+class Quiet(Hook):
+    """Asks for nothing."""
+
+
+class Seeing(Hook):
+    """Notes what it sees of publishing and of attempts."""
+
+    watches_publishing = True
+    watches_attempts = True
+
+    def __init__(self, name: str = "one", log: list[Any] | None = None) -> None:
+        self.name = name
+        self.log: list[Any] = [] if log is None else log
+
+    def capture_context(self) -> object:
+        return f"context of {self.name}"
+
+    def publishing(
+        self, broker: str, backend: str, message: Message[Any], parent: object
+    ) -> Callable[[Exception | None], None]:
+        self.log.append((self.name, broker, backend, message, parent))
+        return lambda error: self.log.append((self.name, error))
+
+    def attempting(self, attempt: Attempt) -> Watch:
+        return Looking(self)
+
+    def unconsumed(self, broker: str, event: str) -> None:
+        self.log.append((self.name, event))
+
+
+class Looking(Watch):
+    def __init__(self, hook: Seeing) -> None:
+        self.hook = hook
+
+    def begin(self) -> None:
+        self.hook.log.append((self.hook.name, "begin"))
+
+    def end(self, outcomes: Sequence[Outcome]) -> None:
+        self.hook.log.append((self.hook.name, list(outcomes)))
+
+
+class Bored(Seeing):
+    """Sees nothing that it would follow."""
+
+    def publishing(self, *_: object) -> None:  # type: ignore[override]
+        return None
+
+    def attempting(self, attempt: Attempt) -> None:  # type: ignore[override]
+        return None
+
+
+class Failing(Seeing):
+    def _fail(self, *_: object) -> Any:
+        raise LookupError
+
+    capture_context = _fail
+    publishing = _fail  # type: ignore[assignment]
+    attempting = _fail  # type: ignore[assignment]
+    unconsumed = _fail  # type: ignore[assignment]
+
+
+class FailingLater(Seeing):
+    def publishing(self, *_: object) -> Callable[[Exception | None], None]:
+        return Failing()._fail
+
+    def attempting(self, attempt: Attempt) -> Watch:
+        return FailingWatch()
+
+
+class FailingWatch(Watch):
+    def end(self, outcomes: Sequence[Outcome]) -> None:
+        raise LookupError
+
+
+def publish(hooks: Hooks, error: BaseException | None = None) -> None:
+    """Hand one message over, to a backend that raises that error."""
+    with hooks.publishing("default", "memory", MESSAGE, ()):
+        if error is not None:
+            raise error
+
+
+def tell(hooks: Hooks) -> None:
+    hooks.tell(lambda hook: hook.unconsumed("default", "a.b"))
+
+
+def test_every_hook_is_told_in_turn() -> None:
+    log: list[Any] = []
+
+    tell(Hooks([Seeing("one", log), Quiet(), Seeing("two", log)]))
+
+    assert log == [("one", "a.b"), ("two", "a.b")]
+
+
+def test_a_hook_that_raises_keeps_no_other_from_hearing() -> None:
+    after = Seeing()
+
+    tell(Hooks([Failing(), after]))
+
+    assert after.log == [("one", "a.b")]
+
+
+def test_the_errors_of_every_hook_are_counted_from_zero() -> None:
+    hooks = Hooks([Quiet(), Failing(), Seeing(), Seeing()])
+    before = dict(hooks.errors)
+
+    tell(hooks)
+    tell(hooks)
+
+    assert before == {"Quiet": 0, "Failing": 0, "Seeing": 0}
+    assert hooks.errors == {"Quiet": 0, "Failing": 2, "Seeing": 0}
+
+
+def test_a_hook_that_raises_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    hooks = Hooks([Failing()])
+
+    with caplog.at_level(logging.ERROR, logger="gomq.hooks"):
+        tell(hooks)
+        tell(hooks)
+
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is LookupError
+    assert vars(record)["gomq_hook"] == "Failing"
+
+
+def test_only_hooks_that_ask_watch_publishing_and_attempts() -> None:
+    seeing = Seeing()
+
+    hooks = Hooks([Quiet(), seeing])
+
+    assert (hooks.publish_watchers, hooks.attempt_watchers) == ((seeing,), (seeing,))
+
+
+def test_what_a_watcher_needs_of_the_emit_is_kept_for_each() -> None:
+    hooks = Hooks([Seeing("one"), Failing(), Quiet(), Seeing("two")])
+
+    captured = hooks.capture_contexts()
+
+    assert captured == ("context of one", None, "context of two")
+
+
+def test_a_watcher_sees_the_message_before_it_is_handed_over() -> None:
+    hook = Seeing()
+
+    with Hooks([hook]).publishing("default", "memory", MESSAGE):
+        seen = list(hook.log)
+
+    assert seen == [("one", "default", "memory", MESSAGE, None)]
+
+
+def test_each_watcher_gets_its_own_context_of_the_emit() -> None:
+    one, two = Seeing(), Seeing()
+
+    with Hooks([one, two]).publishing("default", "memory", MESSAGE, ("a", "b")):
+        pass
+
+    assert (one.log[0][-1], two.log[0][-1]) == ("a", "b")
+
+
+def test_watchers_see_the_end_of_a_hand_over_in_reverse() -> None:
+    log: list[Any] = []
+
+    publish(Hooks([Seeing("one", log), Bored("two", log), Seeing("three", log)]))
+
+    assert log[-2:] == [("three", None), ("one", None)]
+
+
+@pytest.mark.parametrize(
+    "error", [QueueFullError("full"), PublishError("no"), OSError("away")], ids=repr
+)
+def test_a_watcher_sees_whatever_the_hand_over_raised(error: Exception) -> None:
+    hook = Seeing()
+
+    with pytest.raises(type(error)) as caught:
+        publish(Hooks([hook]), error)
+
+    assert caught.value is error
+    assert hook.log[-1] == ("one", error)
+
+
+def test_a_watcher_that_raises_disturbs_no_publisher() -> None:
+    hook = Seeing()
+    hooks = Hooks([FailingLater(), hook, Failing()])
+
+    publish(hooks)
+
+    assert hook.log[-1] == ("one", None)
+    assert hooks.errors == {"FailingLater": 1, "Seeing": 0, "Failing": 1}
+
+
+def test_what_the_hand_over_raised_outweighs_what_a_watcher_raises() -> None:
+    with pytest.raises(QueueFullError):
+        publish(Hooks([FailingLater()]), QueueFullError("full"))
+
+
+def test_watches_surround_an_attempt() -> None:
+    log: list[Any] = []
+    hooks = Hooks([Seeing("one", log), Bored("two", log), Seeing("three", log)])
+
+    watches = hooks.attempting(ATTEMPT)
+    hooks.attempted(watches, [ACK])
+
+    begun = [("one", "begin"), ("three", "begin")]
+    assert log == [*begun, ("three", [ACK]), ("one", [ACK])]
+
+
+def test_a_watch_that_raises_disturbs_no_attempt() -> None:
+    hook = Seeing()
+    hooks = Hooks([Failing(), hook, FailingLater()])
+
+    hooks.attempted(hooks.attempting(ATTEMPT), [ACK])
+
+    assert hook.log == [("one", "begin"), ("one", [ACK])]
+    assert hooks.errors == {"Failing": 1, "Seeing": 0, "FailingLater": 1}
+
+
+def test_what_ends_the_program_passes_through() -> None:
+    def interrupt(hook: Hook) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Hooks([Quiet()]).tell(interrupt)

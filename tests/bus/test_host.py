@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from django_gomq.bus.host import Host
+
+
+def handle(message: object) -> str:
+    return "handled"
+
+
+@pytest.mark.parametrize("using", [True, "other"])
+def test_a_bare_program_has_no_transactions(using: bool | str) -> None:
+    assert Host().in_transaction(handle, using) is handle
+
+
+def test_a_bare_program_does_nothing_around_a_handler() -> None:
+    host = Host()
+
+    host.before_handler()
+    host.after_handler()
+    host.thread_idle()
+
+    assert vars(host) == {}
+
+
+def test_a_bare_program_does_nothing_around_an_async_handler() -> None:
+    host = Host()
+
+    async def surround() -> None:
+        await host.before_async_handler()
+        await host.after_async_handler()
+
+    asyncio.run(surround())
+
+    assert vars(host) == {}

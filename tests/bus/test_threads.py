@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from django_gomq.bus.threads import claim_thread, is_bus_thread
+from tests.bus.waiting import run_threads
+
+
+def test_a_thread_of_the_program_is_not_of_the_bus() -> None:
+    found: list[bool] = []
+
+    run_threads(lambda: found.append(is_bus_thread()))
+
+    assert found == [False]
+
+
+def test_a_claimed_thread_is_of_the_bus() -> None:
+    found: list[bool] = []
+
+    def claim() -> None:
+        claim_thread()
+        found.append(is_bus_thread())
+
+    run_threads(claim)
+
+    assert found == [True]
+
+
+def test_a_claim_is_for_one_thread() -> None:
+    run_threads(claim_thread)
+
+    assert not is_bus_thread()
