@@ -1,0 +1,3 @@
+"""Observers, one folder each; loaded by dotted path, blind to one another."""
+
+from __future__ import annotations

@@ -1,0 +1,204 @@
+"""What the bus logs: losses, failures, last words; never a payload or headers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from logging import DEBUG, ERROR, WARNING, Logger
+from typing import Any, Final
+
+from django_gomq.bus.errors import PublishError
+from django_gomq.bus.hooks import Hook
+from django_gomq.bus.message import Message
+from django_gomq.bus.outcome import DropReason, RetryAfter
+from django_gomq.bus.stats import Remainder
+
+from .fields import about, error_text, printable
+from .limiter import Limiter, Subject
+
+publish_logger: Final = logging.getLogger("gomq.publish")
+consumer_logger: Final = logging.getLogger("gomq.consumer")
+bus_logger: Final = logging.getLogger("gomq.bus")
+
+REFUSED: Final = "Broker %s refused %d of %s: %s"
+DROPPED: Final = "Consumer %s will not see %d of %s: %s"
+RETRYING: Final = (
+    "Consumer %s failed in attempt %d of %s, again in %.3f s (%d like it): %s"
+)
+POSTPONED: Final = "Consumer %s asks for %s again in %.3f s"
+DEAD_LETTERED: Final = "Consumer %s gave up on %s in attempt %d, message %s: %s"
+OVERRAN: Final = "Consumer %s has run for %.1f s, past its timeout (%d like it)"
+BATCH_FAILED: Final = (
+    "Consumer %s failed on a batch of %d, which is tried one by one (%d like it): %s"
+)
+FAILED: Final = "The %s failed and goes on (%d like it): %s"
+PENDING: Final = "%d more since the last such line: %s, event %s, consumer %s, %s"
+LEFT: Final = "Broker %s stopped in %.1f s and left %d undelivered, %d in work: %s"
+CLEAN: Final = "Broker %s stopped in %.1f s and left nothing"
+
+_LOGGERS: Final = {"refused": publish_logger, "failed": bus_logger}
+
+
+class LogHook(Hook):
+    """Writes to the loggers ``gomq.publish``, ``gomq.consumer`` and ``gomq.bus``.
+
+    Lines of one kind about one subject come at once, then every ``seconds`` with how
+    many they stand for, and at the stop. Dead letters are never held back. To be made
+    in each process, as it has a lock. Thread-safe; blocks as long as log handlers do.
+    """
+
+    def __init__(
+        self, *, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limiter = Limiter(seconds, clock)
+
+    def refused(self, broker: str, event: str, error: PublishError) -> None:
+        """Warn, within the limit."""
+        # Not always an event type: what does not run refuses before it looks.
+        subject = Subject("refused", broker, printable(event), "", error.code)
+        count = self._limiter.admit(subject)
+        if count:
+            args = broker, count, subject.event, error_text(error)
+            _log(WARNING, REFUSED, args, subject, count)
+
+    def dropped(
+        self,
+        broker: str,
+        consumer: str,
+        messages: Sequence[Message[Any]],
+        reason: DropReason,
+    ) -> None:
+        """Warn, within the limit; what a stop drops is told in its last words."""
+        if reason is DropReason.SHUTDOWN:
+            return
+        for event, number in Counter(one.type for one in messages).items():
+            subject = Subject("dropped", broker, event, consumer, reason.value)
+            count = self._limiter.admit(subject, number)
+            if count:
+                args = consumer, count, event, reason.value
+                _log(WARNING, DROPPED, args, subject, count)
+
+    def retrying(
+        self,
+        broker: str,
+        consumer: str,
+        message: Message[Any],
+        attempt: int,
+        outcome: RetryAfter,
+    ) -> None:
+        """Warn, within the limit, without a traceback; RetryLater is no failure."""
+        event, delay, error = message.type, outcome.delay, outcome.error
+        if error is None:
+            subject = Subject("postponed", broker, event, consumer)
+            _log(DEBUG, POSTPONED, (consumer, event, delay), subject, 1)
+            return
+        kind = printable(type(error).__name__)
+        subject = Subject("retrying", broker, event, consumer, kind)
+        count = self._limiter.admit(subject)
+        if count:
+            text = error_text(error)
+            args = consumer, attempt, event, delay, count, text
+            fields = {**about(message, attempt), "gomq_error": text}
+            _log(WARNING, RETRYING, args, subject, count, fields)
+
+    def dead_lettered(
+        self,
+        broker: str,
+        consumer: str,
+        message: Message[Any],
+        attempt: int,
+        error: BaseException,
+    ) -> None:
+        """Log an error with its traceback, for every dead letter."""
+        kind = printable(type(error).__name__)
+        subject = Subject("dead_lettered", broker, message.type, consumer, kind)
+        fields = about(message, attempt)
+        fields["gomq_error"] = text = error_text(error)
+        args = consumer, message.type, attempt, fields["gomq_message_id"], text
+        _log(ERROR, DEAD_LETTERED, args, subject, 1, fields, error)
+
+    def overran(self, broker: str, consumer: str, seconds: float) -> None:
+        """Warn, within the limit, while the handler still runs."""
+        subject = Subject("overran", broker, "", consumer)
+        count = self._limiter.admit(subject)
+        if count:
+            _log(WARNING, OVERRAN, (consumer, seconds, count), subject, count)
+
+    def batch_failed(
+        self, broker: str, consumer: str, size: int, error: BaseException
+    ) -> None:
+        """Warn, within the limit; each member that fails alone is told by itself."""
+        kind = printable(type(error).__name__)
+        subject = Subject("batch_failed", broker, "", consumer, kind)
+        count = self._limiter.admit(subject)
+        if count:
+            text = error_text(error)
+            args = consumer, size, count, text
+            fields: dict[str, object] = {"gomq_size": size, "gomq_error": text}
+            _log(WARNING, BATCH_FAILED, args, subject, count, fields)
+
+    def failed(self, part: str, error: BaseException) -> None:
+        """Log an error with its traceback, within the limit."""
+        kind = printable(type(error).__name__)
+        subject = Subject("failed", "", "", "", f"{part}: {kind}")
+        count = self._limiter.admit(subject)
+        if count:
+            text = error_text(error)
+            fields: dict[str, object] = {"gomq_part": part, "gomq_error": text}
+            _log(ERROR, FAILED, (part, count, text), subject, count, fields, error)
+
+    def stopped(self, broker: str, remainder: Remainder) -> None:
+        """Tell what was held back; then warn, in one line, if anything was left."""
+        for subject, count in self._limiter.take_pending(broker).items():
+            kind, _, *rest = subject
+            args = (count, kind, *rest)
+            _log(WARNING, PENDING, args, subject, count)
+        fields: dict[str, object] = {
+            "gomq_broker": broker,
+            "gomq_seconds": remainder.seconds,
+            "gomq_left": dict(remainder.dropped),
+            "gomq_in_flight": remainder.in_flight,
+        }
+        if remainder.is_clean:
+            bus_logger.debug(CLEAN, broker, remainder.seconds, extra=fields)
+            return
+        left = sum(remainder.dropped.values())
+        by_type = ", ".join(f"{name}: {n}" for name, n in remainder.dropped.items())
+        bus_logger.warning(
+            LEFT,
+            broker,
+            remainder.seconds,
+            left,
+            remainder.in_flight,
+            by_type or "no message",
+            extra={**fields, "gomq_count": left},
+        )
+
+
+def _log(
+    level: int,
+    text: str,
+    args: tuple[object, ...],
+    subject: Subject,
+    count: int,
+    fields: dict[str, object] | None = None,
+    error: BaseException | None = None,
+) -> None:
+    logger: Logger = _LOGGERS.get(subject.kind, consumer_logger)
+    logger.log(
+        level,
+        text,
+        *args,
+        exc_info=error,
+        extra={
+            "gomq_kind": subject.kind,
+            "gomq_broker": subject.broker,
+            "gomq_event": subject.event,
+            "gomq_consumer": subject.consumer,
+            "gomq_reason": subject.reason,
+            "gomq_count": count,
+            **(fields or {}),
+        },
+    )

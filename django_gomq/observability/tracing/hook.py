@@ -1,0 +1,225 @@
+"""The spans ``send <event>`` and ``process <event>``; the payload is in neither."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    NoOpTracerProvider,
+    ProxyTracerProvider,
+    Span,
+    SpanKind,
+    StatusCode,
+    TracerProvider,
+)
+from opentelemetry.util.types import AttributeValue
+
+from django_gomq.bus.errors import GoMQError, NoConsumerError
+from django_gomq.bus.hooks import Attempt, Hook, Watch
+from django_gomq.bus.message import Message
+from django_gomq.bus.outcome import Ack, DeadLettered, Outcome, RetryAfter
+
+from . import attributes as name
+from .carrier import extract, inject
+
+
+def is_sdk_configured() -> bool:
+    """Whether this process has a tracer provider that keeps spans."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    provider = trace.get_tracer_provider()
+    return not isinstance(provider, ProxyTracerProvider | NoOpTracerProvider)
+
+
+class TracingHook(Hook):
+    """Gives every message a ``send`` span, and every attempt a ``process`` span.
+
+    ``consumer`` says how the two hang together: ``"parent"`` puts the process span
+    into the trace of the emit, with a link besides; ``"link"`` starts a trace of its
+    own that links to it. Batches always link, to all of their messages. A send span
+    is made only inside a span that records: a kept span costs 15 times the emit.
+
+    Thread-safe. Raises ValueError for another value of ``consumer``.
+    """
+
+    watches_publishing = True
+    watches_attempts = True
+
+    def __init__(
+        self,
+        consumer: Literal["parent", "link"] = "parent",
+        *,
+        tracer_provider: TracerProvider | None = None,
+    ) -> None:
+        if consumer not in ("parent", "link"):
+            raise ValueError(f"consumer is {consumer!r}, not 'parent' or 'link'.")
+        self._is_parent = consumer == "parent"
+        self._tracer = trace.get_tracer(
+            name.DJANGO_GOMQ, tracer_provider=tracer_provider
+        )
+
+    def capture_context(self) -> object:
+        """Return the context of the emit, for a message that waits for its commit."""
+        return otel_context.get_current()
+
+    def publishing(
+        self, broker: str, backend: str, message: Message[Any], parent: object
+    ) -> Callable[[Exception | None], None] | None:
+        """Start a send span, or pass on the ids of a span that does not record."""
+        context = parent if isinstance(parent, Context) else otel_context.get_current()
+        ambient = trace.get_current_span(context)
+        if not ambient.get_span_context().is_valid:
+            return None
+        if not _is_kept(ambient):
+            inject(message, context)
+            return None
+        span = self._tracer.start_span(
+            f"{name.SEND} {message.type}",
+            context,
+            SpanKind.PRODUCER,
+            {
+                **_common(name.SEND, broker, backend),
+                name.DESTINATION: message.type,
+                name.MESSAGE_ID: message.id,
+            },
+        )
+        inject(message, trace.set_span_in_context(span, context))
+        return lambda error: _end_send(span, error)
+
+    def attempting(self, attempt: Attempt) -> Watch:
+        """Return the watch that has a process span around the handler."""
+        return _ProcessSpan(self._start_process, attempt)
+
+    def _start_process(self, attempt: Attempt) -> tuple[Span, Context]:
+        if attempt.consumer.batch is not None:
+            return self._start_batch(attempt)
+        message = attempt.messages[0]
+        context, origin = extract(message)
+        attributes = _describe(attempt)
+        attributes[name.DESTINATION] = message.type
+        attributes[name.MESSAGE_ID] = message.id
+        span = self._tracer.start_span(
+            f"{name.PROCESS} {message.type}",
+            context if self._is_parent else Context(),
+            SpanKind.CONSUMER,
+            attributes,
+            [Link(origin)] if origin is not None else None,
+        )
+        return span, trace.set_span_in_context(span, context)
+
+    def _start_batch(self, attempt: Attempt) -> tuple[Span, Context]:
+        origins = [(message.id, extract(message)[1]) for message in attempt.messages]
+        types = {message.type for message in attempt.messages}
+        attributes = _describe(attempt)
+        attributes[name.BATCH_COUNT] = len(attempt.messages)
+        destination = attempt.consumer.name
+        if len(types) == 1:
+            attributes[name.DESTINATION] = destination = types.pop()
+        span = self._tracer.start_span(
+            f"{name.PROCESS} {destination}",
+            Context(),
+            SpanKind.CONSUMER,
+            attributes,
+            [
+                Link(origin, {name.MESSAGE_ID: message_id})
+                for message_id, origin in origins
+                if origin is not None
+            ],
+        )
+        return span, trace.set_span_in_context(span, Context())
+
+
+class _ProcessSpan(Watch):
+    """One process span, current in the context of the handler."""
+
+    __slots__ = ("_attempt", "_span", "_start", "_token", "trace_id")
+
+    def __init__(
+        self, start: Callable[[Attempt], tuple[Span, Context]], attempt: Attempt
+    ) -> None:
+        self._start = start
+        self._attempt = attempt
+        self.trace_id = None
+
+    def begin(self) -> None:
+        self._span, context = self._start(self._attempt)
+        self._token = otel_context.attach(context)
+        span_context = self._span.get_span_context()
+        if span_context.trace_flags.sampled and self._span.is_recording():
+            self.trace_id = trace.format_trace_id(span_context.trace_id)
+
+    def end(self, outcomes: Sequence[Outcome]) -> None:
+        try:
+            if self._span.is_recording():
+                _tell_outcome(self._span, outcomes)
+        finally:
+            otel_context.detach(self._token)
+            self._span.end()
+
+
+def _is_kept(span: Span) -> bool:
+    """Whether a child of this span will be seen; the span itself may have ended."""
+    if span.is_recording():
+        return True
+    is_real = not isinstance(span, NonRecordingSpan)
+    return is_real and span.get_span_context().trace_flags.sampled
+
+
+def _end_send(span: Span, error: Exception | None) -> None:
+    if isinstance(error, NoConsumerError):
+        span.set_attribute(name.OUTCOME, "unconsumed")
+    elif isinstance(error, GoMQError):
+        span.set_attribute(name.OUTCOME, "refused")
+        span.set_attribute(name.ERROR_TYPE, error.code)
+        span.set_status(StatusCode.ERROR, str(error))
+    elif error is not None:
+        span.set_attribute(name.OUTCOME, "refused")
+        span.set_attribute(name.ERROR_TYPE, type(error).__qualname__)
+        # Without the text of a client library, which may quote the payload.
+        span.set_status(StatusCode.ERROR)
+    span.end()
+
+
+def _common(operation: str, broker: str, backend: str) -> dict[str, AttributeValue]:
+    return {
+        name.SYSTEM: name.DJANGO_GOMQ,
+        name.OPERATION_NAME: operation,
+        name.OPERATION_TYPE: operation,
+        name.BROKER: broker,
+        name.BACKEND: backend,
+    }
+
+
+def _describe(attempt: Attempt) -> dict[str, AttributeValue]:
+    consumer = attempt.consumer.name
+    return {
+        **_common(name.PROCESS, attempt.broker, attempt.backend),
+        name.CONSUMER: consumer,
+        name.CONSUMER_GROUP: consumer,
+        name.ATTEMPT: attempt.number,
+        name.WAIT_SECONDS: attempt.wait_seconds,
+    }
+
+
+def _tell_outcome(span: Span, outcomes: Sequence[Outcome]) -> None:
+    """Describe what came of it; of a batch, the first failure."""
+    failures = [one for one in outcomes if not isinstance(one, Ack)]
+    match failures[0] if failures else outcomes[0]:
+        case Ack():
+            span.set_attribute(name.OUTCOME, "success")
+        case RetryAfter(_, None):
+            span.set_attribute(name.OUTCOME, "retry_later")
+        case RetryAfter(_, BaseException() as error, verdict) | DeadLettered(
+            error, verdict
+        ):
+            span.set_attribute(name.OUTCOME, verdict)
+            span.set_attribute(name.ERROR_TYPE, type(error).__qualname__)
+            # Without the error's text, which may quote the payload; logs have it.
+            span.set_status(StatusCode.ERROR)

@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from threading import Barrier, Thread
+from typing import Any
+
+import pytest
+
+from django_gomq.bus.errors import PublishError, QueueFullError
+from django_gomq.bus.message import Message
+from django_gomq.bus.outcome import DropReason, RetryAfter, RetryLater
+from django_gomq.bus.retry import Retry
+from django_gomq.bus.stats import Remainder
+from django_gomq.observability.logs import LogHook
+from django_gomq.observability.logs.limiter import MAX_SUBJECTS, Limiter, Subject
+
+from .conftest import MakeBroker
+from .live import do_nothing, publish
+
+AT_ONCE = Retry(attempts=2, min_delay=0.0)
+FULL = QueueFullError("The queue of 'a' is full (1).", event="a", broker="default")
+MESSAGE: Message[Any] = Message(type="a")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def hook(clock: Clock) -> LogHook:
+    return LogHook(clock=clock)
+
+
+@pytest.fixture(autouse=True)
+def _everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "gomq")
+
+
+def extras(record: logging.LogRecord) -> dict[str, Any]:
+    return {
+        name.removeprefix("gomq_"): value
+        for name, value in vars(record).items()
+        if name.startswith("gomq_")
+    }
+
+
+def counts(caplog: pytest.LogCaptureFixture) -> list[int]:
+    return [extras(record)["count"] for record in caplog.records]
+
+
+def drop(hook: LogHook, number: int = 1) -> None:
+    hook.dropped("default", "audit", [MESSAGE] * number, DropReason.CHANNEL_FULL)
+
+
+def retry(hook: LogHook, error: BaseException | None) -> None:
+    hook.retrying("default", "audit", MESSAGE, 1, RetryAfter(2.0, error))
+
+
+def test_a_refusal_is_a_warning_that_says_what_and_why(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook.refused("default", "a", FULL)
+
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("gomq.publish", "WARNING")
+    assert record.getMessage() == (
+        "Broker default refused 1 of a: QueueFullError: The queue of 'a' is full (1)."
+    )
+    assert extras(record) == {
+        "kind": "refused",
+        "broker": "default",
+        "event": "a",
+        "consumer": "",
+        "reason": "queue_full",
+        "count": 1,
+    }
+
+
+def test_a_drop_is_a_warning_for_each_event_type(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = [MESSAGE, Message(type="b"), MESSAGE]
+
+    hook.dropped("default", "audit", messages, DropReason.EVICTED)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "Consumer audit will not see 2 of a: evicted",
+        "Consumer audit will not see 1 of b: evicted",
+    ]
+    assert {record.name for record in caplog.records} == {"gomq.consumer"}
+
+
+@pytest.mark.parametrize("kind", ["refused", "dropped", "retrying", "batch", "overran"])
+def test_a_flood_is_told_at_once_and_then_every_ten_seconds(
+    kind: str, hook: LogHook, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def happen() -> None:
+        match kind:
+            case "refused":
+                hook.refused("default", "a", FULL)
+            case "dropped":
+                drop(hook)
+            case "retrying":
+                retry(hook, ValueError())
+            case "batch":
+                hook.batch_failed("default", "audit", 7, ValueError())
+            case "overran":
+                hook.overran("default", "audit", 7.0)
+
+    for moment in (0.0, 1.0, 9.9, 10.0, 10.1, 21.0):
+        clock.now = moment
+        happen()
+
+    assert counts(caplog) == [1, 3, 2]
+
+
+def test_what_is_about_something_else_is_not_held_back(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    drop(hook)
+    hook.dropped("other", "audit", [MESSAGE], DropReason.CHANNEL_FULL)
+    hook.dropped("default", "other", [MESSAGE], DropReason.CHANNEL_FULL)
+    hook.dropped("default", "audit", [Message(type="b")], DropReason.CHANNEL_FULL)
+    hook.dropped("default", "audit", [MESSAGE], DropReason.EXPIRED)
+    drop(hook)
+
+    assert len(caplog.records) == 5
+
+
+def test_what_was_held_back_is_told_at_the_stop(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    drop(hook, 2)
+    drop(hook, 5)
+    hook.dropped("other", "audit", [MESSAGE], DropReason.CHANNEL_FULL)
+    hook.dropped("other", "audit", [MESSAGE], DropReason.CHANNEL_FULL)
+    caplog.clear()
+
+    hook.stopped("default", Remainder(dropped={}, in_flight=0, seconds=0.1))
+    hook.stopped("default", Remainder(dropped={}, in_flight=0, seconds=0.1))
+
+    told = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert len(told) == 1
+    assert told[0].getMessage() == (
+        "5 more since the last such line: dropped, event a, consumer audit, "
+        "channel_full"
+    )
+    assert extras(told[0])["count"] == 5
+
+
+def test_a_retried_attempt_is_a_warning_without_traceback(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    retry(hook, ValueError("no such row"))
+
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("gomq.consumer", "WARNING")
+    assert record.exc_info is None
+    assert record.getMessage() == (
+        "Consumer audit failed in attempt 1 of a, again in 2.000 s (1 like it): "
+        "ValueError: no such row"
+    )
+    assert extras(record)["attempt"] == 1
+    assert extras(record)["message_id"] == MESSAGE.id
+    assert extras(record)["error"] == "ValueError: no such row"
+
+
+def test_asking_for_another_time_is_no_warning(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    retry(hook, None)
+
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+
+
+def test_every_dead_letter_is_an_error_with_its_traceback(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = ValueError("no such row")
+
+    for _ in range(3):
+        hook.dead_lettered("default", "audit", MESSAGE, 5, error)
+
+    assert len(caplog.records) == 3
+    record = caplog.records[0]
+    assert (record.name, record.levelname) == ("gomq.consumer", "ERROR")
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+    assert record.getMessage() == (
+        f"Consumer audit gave up on a in attempt 5, message {MESSAGE.id}: "
+        "ValueError: no such row"
+    )
+
+
+def test_a_failed_part_of_the_bus_is_an_error_with_its_traceback(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook.failed("dispatcher", ValueError("bug"))
+    hook.failed("dispatcher", ValueError("bug"))
+
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("gomq.bus", "ERROR")
+    assert record.exc_info
+    assert extras(record)["part"] == "dispatcher"
+
+
+def test_the_last_words_are_one_warning_with_counts_by_type(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook.dropped("default", "audit", [MESSAGE] * 3, DropReason.SHUTDOWN)
+    hook.stopped(
+        "default", Remainder(dropped={"a": 3, "b": 4}, in_flight=1, seconds=10.04)
+    )
+
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("gomq.bus", "WARNING")
+    assert record.getMessage() == (
+        "Broker default stopped in 10.0 s and left 7 undelivered, 1 in work: a: 3, b: 4"
+    )
+    assert extras(record)["left"] == {"a": 3, "b": 4}
+    assert extras(record)["count"] == 7
+
+
+def test_a_clean_stop_warns_of_nothing(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook.stopped("default", Remainder(dropped={}, in_flight=0, seconds=0.1))
+
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            ValueError("a\nERROR forged \x1b[31m"),
+            r"ValueError: a\nERROR forged \x1b[31m",
+        ),
+        (ValueError("größer"), "ValueError: größer"),
+        (ValueError(), "ValueError"),
+        (ValueError("x" * 5000), f"ValueError: {'x' * 488}..."),
+        (UnspeakableError(), "UnspeakableError: (its text cannot be read)"),
+    ],
+)
+def test_the_text_of_an_error_is_one_short_line(
+    error: Exception, told: str, hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook.dead_lettered("default", "audit", MESSAGE, 1, error)
+
+    assert extras(caplog.records[0])["error"] == told
+    assert caplog.records[0].getMessage().endswith(told)
+
+
+def test_a_name_that_is_no_event_type_breaks_no_line(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook.refused("default", "a\nERROR forged", PublishError("no"))
+
+    assert "\n" not in caplog.records[0].getMessage()
+
+
+def test_lines_about_a_message_name_the_trace_it_was_emitted_in(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    traced: Message[Any] = Message(
+        type="a", headers={"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+    )
+
+    hook.dead_lettered("default", "audit", traced, 1, ValueError())
+    hook.dead_lettered("default", "audit", MESSAGE, 1, ValueError())
+
+    assert [vars(one).get("trace_id") for one in caplog.records] == [trace_id, None]
+
+
+def test_a_running_bus_tells_its_attempts_and_its_loss(
+    make_broker: MakeBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(message: object) -> None:
+        raise ValueError("no such row")
+
+    broker = make_broker(hooks=[LogHook()])
+    broker.consume("a", fail, name="audit", retry=AT_ONCE)
+    broker.consume("b", do_nothing, name="paused", capacity=2)
+    broker.pause("paused")
+    publish(broker, "a")
+    publish(broker, "b", 5)
+    broker.close(timeout=0.2)
+
+    told = [
+        (record.levelname, extras(record).get("kind", "stopped"))
+        for record in caplog.records
+    ]
+    assert told.count(("WARNING", "retrying")) == 1
+    assert told.count(("ERROR", "dead_lettered")) == 1
+    assert ("WARNING", "dropped") in told
+    assert told[-1] == ("WARNING", "stopped")
+    assert extras(caplog.records[-1])["left"] == {"b": 2}
+
+
+def test_the_payload_is_never_logged(
+    make_broker: MakeBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(messages: Sequence[Message[Any]]) -> None:
+        raise ValueError
+
+    def postpone(message: object) -> None:
+        raise RetryLater(60.0)
+
+    broker = make_broker(hooks=[LogHook()], capacity=2)
+    broker.consume("a", fail, name="batch", batch=2, linger=60.0, retry=AT_ONCE)
+    broker.consume("a", fail, name="fails", retry=AT_ONCE)
+    broker.consume("a", postpone, name="postpones")
+    broker.consume("a", do_nothing, name="drops", capacity=1)
+    broker.pause("drops")
+    secret = {"body": b'"S3CRET"', "key": "S3CRET", "headers": {"h": "S3CRET"}}
+    publish(broker, "a", 2, **secret)
+    broker.close(timeout=0.2)
+
+    assert len(caplog.records) >= 5
+    for record in caplog.records:
+        text = logging.Formatter().format(record)
+        assert "S3CRET" not in f"{text} {vars(record)}"
+
+
+@pytest.fixture
+def _threads_change_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_threads_change_often")
+def test_no_count_is_lost_between_threads() -> None:
+    limiter = Limiter(seconds=0.0)
+    subject = Subject("dropped", "default")
+    told: list[int] = []
+    start = Barrier(4)
+
+    def count() -> None:
+        start.wait()
+        told.extend(limiter.admit(subject) for _ in range(10_000))
+
+    threads = [Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(told) + sum(limiter.take_pending("default").values()) == 40_000
+
+
+def test_names_made_from_data_do_not_fill_the_memory(clock: Clock) -> None:
+    limiter = Limiter(clock=clock)
+
+    told = sum(
+        limiter.admit(Subject("refused", "default", f"made.from_{number}"))
+        for number in range(MAX_SUBJECTS + 50)
+    )
+
+    assert told == MAX_SUBJECTS + 1
+    assert len(limiter._silences) == MAX_SUBJECTS + 1
+    [other] = limiter.take_pending("default").items()
+    assert other == (Subject("refused", "default", "_other", "", "_other"), 49)
