@@ -1,0 +1,37 @@
+"""The Django app: ready() registers and validates, and starts nothing."""
+
+from __future__ import annotations
+
+import atexit
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.signals import setting_changed
+
+from django_gomq import startup
+
+
+class GomqConfig(AppConfig):
+    """django-gomq: an observable event bus."""
+
+    name = "django_gomq"
+    label = "gomq"
+    verbose_name = "Event bus"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Read the settings, import consumers, make brokers.
+
+        Starts no thread, opens no socket and runs no query. Raises ConfigurationError
+        for what cannot work.
+        """
+        from django_gomq import checks  # noqa: F401, PLC0415 - registers itself
+
+        startup.set_up()
+        setting_changed.connect(_note_setting, dispatch_uid="django_gomq")
+        atexit.register(startup.close)
+
+
+def _note_setting(*, setting: str, **signal: Any) -> None:
+    if setting == "GOMQ":
+        startup.renew()

@@ -1,0 +1,112 @@
+"""The GOMQ setting as frozen values, every default visible; it builds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from django_gomq.bus.counts import HANDLER_BUCKETS, WAIT_BUCKETS
+from django_gomq.bus.errors import ConfigurationError
+from django_gomq.rules import check
+
+Run = Literal["here", "worker", "never", "auto"]
+MEMORY: Final = "django_gomq.backends.memory.MemoryBackend"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerConfig:
+    """One entry of ``BROKERS``."""
+
+    backend: str = MEMORY
+    on_refused: Literal["log", "raise"] = "log"
+    run: Run = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """``METRICS``: who may read the page, and where buckets end, in seconds."""
+
+    access: Literal["open", "token", "staff"] = "open"
+    token: str = field(default="", repr=False)
+    enabled: bool = True
+    wait_buckets: tuple[float, ...] = WAIT_BUCKETS
+    handler_buckets: tuple[float, ...] = HANDLER_BUCKETS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracingConfig:
+    """``TRACING``: on, off, or (None) on where the OpenTelemetry SDK is set up."""
+
+    enabled: bool | None = None
+    consumer: Literal["parent", "link"] = "parent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole GOMQ setting."""
+
+    brokers: Mapping[str, BrokerConfig] = field(
+        default_factory=lambda: {"default": BrokerConfig()}
+    )
+    routes: Mapping[str, str] = field(default_factory=dict)
+    """Event type pattern to broker alias; the most specific wins."""
+    consumers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Options by consumer name, over those in the code."""
+    events: tuple[str, ...] = ()
+    """Names of untyped events, for checks and metrics."""
+    autodiscover: tuple[str, ...] = ("consumers",)
+    autodiscover_exclude: tuple[str, ...] = ()
+    """App names whose modules are not imported."""
+    threads: int = 8
+    """Handler threads of a process, shared by all consumers."""
+    emit_on_commit: bool = True
+    no_consumer: Literal["warn", "raise", "ignore"] = "warn"
+    drain_timeout: float = 10.0
+    """Seconds that a stop waits for what was accepted."""
+    flush_timeout: float = 0.1
+    """Seconds that a commit in a request waits for room."""
+    max_body_bytes: int = 262_144
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
+    dead_letters: Mapping[str, Any] = field(default_factory=dict)
+    """``KEEP``: how many the memory backend keeps."""
+
+
+def load(raw: Mapping[str, Any] | None) -> Config:
+    """Return the setting as values; a ConfigurationError names every problem."""
+    problems = list(check(raw))
+    if problems:
+        lines = [f"  {one.text} {one.hint}" for one in problems]
+        raise ConfigurationError("\n".join(["GOMQ is wrong:", *lines]))
+    return _read(raw or {})
+
+
+def _read(raw: Mapping[str, Any]) -> Config:
+    values = {key.lower(): value for key, value in raw.items()}
+    for key in ("events", "autodiscover", "autodiscover_exclude"):
+        if key in values:
+            values[key] = tuple(values[key])
+    if "brokers" in values:
+        values["brokers"] = {
+            alias: BrokerConfig(**_lower(entry))
+            for alias, entry in values["brokers"].items()
+        }
+    if "metrics" in values:
+        values["metrics"] = _read_metrics(values["metrics"])
+    if "tracing" in values:
+        values["tracing"] = TracingConfig(**_lower(values["tracing"]))
+    return Config(**values)
+
+
+def _read_metrics(raw: Mapping[str, Any]) -> MetricsConfig:
+    values = _lower(raw)
+    for key in ("wait_buckets", "handler_buckets"):
+        if key in values:
+            values[key] = tuple(values[key])
+    return MetricsConfig(**values)
+
+
+def _lower(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.lower(): value for key, value in raw.items()}

@@ -1,0 +1,85 @@
+"""Whether consumers run in this process: a pure rule of its command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Final
+
+from django_gomq.conf import Run
+from django_gomq.testing import modes
+
+IDLE_COMMANDS: Final = frozenset(
+    {
+        "check",
+        "collectstatic",
+        "compilemessages",
+        "createcachetable",
+        "diffsettings",
+        "findstatic",
+        "flush",
+        "inspectdb",
+        "makemessages",
+        "makemigrations",
+        "migrate",
+        "optimizemigration",
+        "showmigrations",
+        "sqlflush",
+        "sqlmigrate",
+        "sqlsequencereset",
+        "squashmigrations",
+        "test",
+    }
+)
+"""Management commands that prepare a site rather than run it."""
+
+SERVER_COMMANDS: Final = frozenset({"runserver", "testserver"})
+_MANAGERS: Final = frozenset({"manage", "django-admin"})  # with or without .py
+
+
+def command_of(argv: Sequence[str]) -> str | None:
+    """Return the management command of a command line; None for a server's own."""
+    if not argv:
+        return None
+    program = PurePath(argv[0])
+    is_module = program.name == "__main__.py" and program.parent.name == "django"
+    if program.stem not in _MANAGERS and not is_module:
+        return None
+    return argv[1] if len(argv) > 1 else "help"
+
+
+def consumers_run(run: Run, argv: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Return whether an emit may start consumers in the process so described.
+
+    ``GOMQ_RUN`` in the environment wins over the setting.
+    """
+    wanted = environ.get("GOMQ_RUN") or run
+    if wanted != "auto":
+        return wanted == "here"
+    command = command_of(argv)
+    return command not in IDLE_COMMANDS and not is_reloader_parent(argv, environ)
+
+
+def is_reloader_parent(argv: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Whether this is runserver's outer process, which only watches files."""
+    if command_of(argv) != "runserver" or "--noreload" in argv:
+        return False
+    return environ.get("RUN_MAIN") != "true"
+
+
+def runs_here(run: Run) -> bool:
+    """Return whether an emit may start consumers in this process."""
+    return consumers_run(run, _argv(), os.environ)
+
+
+def _argv() -> Sequence[str]:
+    # Inside live() a test stands for a server, also under "manage.py test".
+    return [] if modes.is_forced() else sys.argv
+
+
+def serves_requests() -> bool:
+    """Whether this process answers requests, so that a commit must not wait long."""
+    command = command_of(_argv())
+    return command is None or command in SERVER_COMMANDS

@@ -1,0 +1,71 @@
+"""From settings to a site that is ready to emit, and its end; it serves no request."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from django_gomq.bus.errors import ConfigurationError
+from django_gomq.bus.registry import registry
+from django_gomq.bus.worker import Worker
+from django_gomq.conf import load
+from django_gomq.discovery import Skipped, discover, label_of
+from django_gomq.rules import RUNS
+from django_gomq.testing import modes
+from django_gomq.wiring import Site, brokers
+
+_METRICS: Final = "django_gomq.observability.metrics"
+
+skipped: list[Skipped] = []
+"""Consumer modules that were not used, for the system check."""
+
+
+def set_up() -> None:
+    """Read GOMQ, import consumers, make brokers. Raises ConfigurationError."""
+    config = load(getattr(settings, "GOMQ", None))
+    check_environment(os.environ)
+    modes.after_live = renew
+    registry.label_of = label_of
+    skipped[:] = discover(config)
+    brokers.set_up(Site(config, registry))
+    _show_metrics(enabled=config.metrics.enabled)
+
+
+def _show_metrics(*, enabled: bool) -> None:
+    if enabled:
+        install = import_string(f"{_METRICS}.install")
+        install(brokers.values, get_worker)
+    elif _METRICS in sys.modules:  # shown so far: the settings were changed
+        import_string(f"{_METRICS}.uninstall")()
+
+
+def get_worker() -> Worker | None:
+    """Return the worker of this process, if one was needed so far."""
+    return brokers.site.worker if brokers.site is not None else None
+
+
+def check_environment(environ: Mapping[str, str]) -> None:
+    """Raise ConfigurationError if ``GOMQ_RUN`` is set to what it cannot be."""
+    wanted = environ.get("GOMQ_RUN") or "auto"
+    if wanted not in RUNS:
+        raise ConfigurationError(
+            f"The environment has GOMQ_RUN={wanted!r}; it can be {' or '.join(RUNS)}."
+        )
+
+
+def renew() -> None:
+    """Take changed settings into account, as ``override_settings`` makes them."""
+    close()
+    set_up()
+
+
+def close() -> None:
+    """Drain and stop what runs in this process; at its end, or before a new setup."""
+    site = brokers.site
+    if site is not None:
+        site.close()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.test import override_settings
+from pytest_django import DjangoDbBlocker
+
+from django_gomq import outgoing, startup
+from django_gomq.bus.registry import registry
+from django_gomq.testing import live
+from django_gomq.wiring import Site, brokers
+from tests.django_site import databases, postgres
+
+SIGNALS = (post_save, post_delete, m2m_changed)
+UseSite = Callable[..., Site]
+
+
+@pytest.fixture(autouse=True)
+def _forget_warnings() -> None:
+    outgoing._warned.clear()
+
+
+@pytest.fixture
+def own_registry() -> Iterator[None]:
+    """Starts with no consumer, and goes back to the site's own."""
+    with registry.isolated():
+        yield
+    startup.renew()
+
+
+@pytest.fixture
+def own_receivers() -> Iterator[None]:
+    """Forgets the receivers of signals that the test connects."""
+    before = [list(signal.receivers) for signal in SIGNALS]
+    yield
+    for signal, receivers in zip(SIGNALS, before, strict=True):
+        signal.receivers = receivers
+        signal.sender_receivers_cache.clear()
+
+
+@pytest.fixture
+def use_site(own_registry: None) -> Iterator[UseSite]:
+    """Makes a site of these settings and of the consumers registered so far."""
+    with ExitStack() as stack:
+
+        def use(**gomq: Any) -> Site:
+            stack.enter_context(override_settings(GOMQ={"DRAIN_TIMEOUT": 1.0, **gomq}))
+            assert brokers.site is not None
+            return brokers.site
+
+        yield use
+        startup.close()
+
+
+@pytest.fixture
+def live_site(use_site: UseSite) -> Iterator[UseSite]:
+    """Like ``use_site``, and events are really published."""
+    with live():
+        yield use_site
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[dict[str, object]]:
+    with postgres.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(
+    postgres_server: dict[str, object], django_db_blocker: DjangoDbBlocker
+) -> Iterator[str]:
+    """The alias of a PostgreSQL database whose connections live on and are checked."""
+    with (
+        django_db_blocker.unblock(),
+        databases.postgres_alias(
+            postgres_server, CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=True
+        ) as alias,
+    ):
+        yield alias

@@ -1,0 +1,62 @@
+"""The alias of a PostgreSQL database, added for one test; it starts no server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+
+from tests.django_site.clinic.models import Record, Tag
+from tests.django_site.waiting import wait_until
+
+ALIAS = "postgres"
+
+
+@contextmanager
+def postgres_alias(server: Mapping[str, object], **options: Any) -> Iterator[str]:
+    """Have the database of this server, with our tables, under an alias."""
+    entry = {"ENGINE": "django.db.backends.postgresql", **server, **options}
+    connections.configure_settings({"default": {}, ALIAS: entry})
+    connections.databases[ALIAS] = entry
+    models = (Tag, Record)
+    try:
+        with connections[ALIAS].schema_editor() as editor:
+            for model in models:
+                editor.create_model(model)
+        yield ALIAS
+    finally:
+        with connections[ALIAS].schema_editor() as editor:
+            for model in reversed(models):
+                editor.delete_model(model)
+        connections[ALIAS].close()
+        del connections[ALIAS]
+        del connections.databases[ALIAS]
+
+
+def close_async_connections() -> None:
+    """Close those of the thread that all async code of the process shares."""
+    asyncio.run(sync_to_async(connections.close_all)())
+
+
+_OTHERS = (
+    "FROM pg_stat_activity WHERE backend_type = 'client backend' "
+    "AND pid <> pg_backend_pid()"
+)
+
+
+def other_backends() -> list[int]:
+    """Return the pids of the server's processes that serve other connections."""
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute(f"SELECT pid {_OTHERS}")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def kill_other_backends() -> None:
+    """End what serves other connections, as a restart of the server would."""
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute(f"SELECT pg_terminate_backend(pid) {_OTHERS}")
+    wait_until(lambda: not other_backends(), "backends to end")

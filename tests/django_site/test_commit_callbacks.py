@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from django.db import connection, transaction
+from django.test import TestCase
+
+from django_gomq import Message, PublishError, emit, get_broker
+from django_gomq.bus.broker import Broker
+from django_gomq.testing import modes
+from tests.django_site.conftest import UseSite
+from tests.django_site.handlers import Seen, Undo, fill, hold, listen, wait_quiet
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def seen(live_site: UseSite) -> Seen:
+    seen = listen("page.viewed")
+    live_site()
+    return seen
+
+
+def test_an_emit_in_a_callback_is_published_at_once(seen: Seen) -> None:
+    states: list[str] = []
+
+    with transaction.atomic():
+        transaction.on_commit(lambda: states.append(emit("page.viewed", 1).state))
+        emit("page.viewed", 2)
+
+    seen.wait_for(2)
+    assert states == ["accepted"]
+
+
+def test_a_transaction_inside_a_callback_is_not_taken_for_the_ended_one(
+    seen: Seen,
+) -> None:
+    def callback() -> None:
+        with pytest.raises(Undo), transaction.atomic():
+            transaction.on_commit(lambda: None)
+            emit("page.viewed", "lost")
+            raise Undo
+        with transaction.atomic():
+            emit("page.viewed", "inner")
+
+    with transaction.atomic():
+        transaction.on_commit(callback)
+        emit("page.viewed", "outer")
+
+    wait_quiet()
+    assert sorted(seen.data) == ["inner", "outer"]
+    assert get_broker().stats().queues["page.viewed"].rolled_back == 1
+
+
+def test_events_stay_one_batch_where_callbacks_before_them_are_rolled_back(
+    seen: Seen,
+) -> None:
+    with transaction.atomic():
+        with pytest.raises(Undo), transaction.atomic():
+            transaction.on_commit(lambda: None)
+            emit("page.viewed", "lost")
+            raise Undo
+        transaction.on_commit(lambda: None)
+        emit("page.viewed", 1)
+        emit("page.viewed", 2)
+        entries = len(connection.run_on_commit)
+
+    seen.wait_for(2)
+    assert seen.data == [1, 2]
+    assert entries == 2
+
+
+def test_a_failing_flush_breaks_neither_the_commit_nor_other_callbacks(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+
+    def break_down(*args: object, **options: object) -> list[PublishError | None]:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(Broker, "publish_many", break_down)
+    with transaction.atomic():
+        transaction.on_commit(lambda: ran.append(1))
+        emit("page.viewed", 2)
+        transaction.on_commit(lambda: ran.append(3))
+
+    assert ran == [1, 3]
+
+
+def test_a_failing_callback_of_others_that_is_robust_does_not_stop_the_flush(
+    seen: Seen,
+) -> None:
+    def break_down() -> None:
+        raise RuntimeError
+
+    with transaction.atomic():
+        transaction.on_commit(break_down, robust=True)
+        emit("page.viewed", 1)
+
+    seen.wait_for(1)
+
+
+def test_one_transaction_is_one_callback_and_one_batch(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    publish_many = Broker.publish_many
+
+    def note(
+        broker: Broker, messages: Sequence[Message[int]], **options: float | None
+    ) -> list[PublishError | None]:
+        batches.append(len(messages))
+        return publish_many(broker, messages, timeout=options["timeout"])
+
+    monkeypatch.setattr(Broker, "publish_many", note)
+    with transaction.atomic():
+        transaction.on_commit(lambda: None)
+        emit("page.viewed", 1)
+        transaction.on_commit(lambda: None)
+        emit("page.viewed", 2)
+        with transaction.atomic():
+            emit("page.viewed", 3)
+        ours = [entry for entry in connection.run_on_commit if "gomq" in repr(entry)]
+
+    seen.wait_for(3)
+    assert len(ours) == 1
+    assert batches == [3]
+
+
+def test_ten_thousand_events_and_a_hundred_rollbacks_cost_one_entry_each_time(
+    live_site: UseSite,
+) -> None:
+    looked_at: list[int] = []
+    seen = listen("page.viewed", capacity=20_000)
+    live_site(BROKERS={"default": {"OPTIONS": {"capacity": 20_000}}})
+
+    with transaction.atomic():
+        for block in range(100):
+            with transaction.atomic():
+                for number in range(100):
+                    emit("page.viewed", (block, number))
+            with pytest.raises(Undo), transaction.atomic():
+                emit("page.viewed", "lost")
+                looked_at.append(len(connection.run_on_commit))
+                raise Undo
+
+    seen.wait_for(10_000)
+    assert looked_at == [1] * 100
+    assert get_broker().stats().queues["page.viewed"].rolled_back == 100
+
+
+def test_a_commit_in_a_request_waits_for_room_only_so_long(live_site: UseSite) -> None:
+    held = hold("page.viewed")
+    live_site(BROKERS={"default": {"OPTIONS": {"capacity": 1}}}, FLUSH_TIMEOUT=0.01)
+    fill("page.viewed", held, 1)
+
+    with transaction.atomic():
+        receipt = emit("page.viewed", 1)
+
+    held.release.set()
+    assert receipt.reason == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["gunicorn"], 7.0),
+        (["manage.py", "runserver"], 7.0),
+        (["manage.py", "import_records"], 86_400.0 * 365),
+    ],
+)
+def test_a_commit_in_a_command_waits_for_room_without_limit(
+    use_site: UseSite,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: list[str],
+    expected: float,
+) -> None:
+    waits: list[float | None] = []
+    listen("page.viewed")
+    use_site(FLUSH_TIMEOUT=7.0)
+    monkeypatch.setattr(modes, "is_test_environment", lambda: False)
+    monkeypatch.setattr("sys.argv", argv)
+
+    def note(
+        broker: Broker, messages: Sequence[Message[int]], **options: float | None
+    ) -> list[PublishError | None]:
+        waits.append(options["timeout"])
+        return [None] * len(messages)
+
+    monkeypatch.setattr(Broker, "publish_many", note)
+    with transaction.atomic():
+        emit("page.viewed", 1)
+
+    assert waits == [pytest.approx(expected, abs=1)]
+
+
+@pytest.mark.parametrize("execute", [True, False])
+def test_captured_callbacks_publish_what_their_block_emitted(
+    seen: Seen, execute: bool
+) -> None:
+    with transaction.atomic():
+        for number in range(2):
+            with TestCase.captureOnCommitCallbacks(execute=execute) as callbacks:
+                emit("page.viewed", number)
+            if not execute:
+                callbacks[0]()
+            seen.wait_for(number + 1)
+        transaction.set_rollback(True)
+
+    assert seen.data == [0, 1]

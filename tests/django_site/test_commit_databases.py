@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connections, transaction
+
+from django_gomq import ConfigurationError, emit
+from tests.django_site.conftest import UseSite
+from tests.django_site.handlers import Seen, Undo, listen, wait_quiet
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+
+
+@pytest.fixture
+def seen(live_site: UseSite) -> Seen:
+    seen = listen("page.viewed")
+    live_site()
+    return seen
+
+
+def roll_back(block: Callable[[], object], using: str = "default") -> None:
+    with pytest.raises(Undo), transaction.atomic(using=using):
+        block()
+        raise Undo
+
+
+def test_the_event_waits_for_the_one_database_with_an_open_transaction(
+    seen: Seen,
+) -> None:
+    connections["default"].ensure_connection()
+
+    with transaction.atomic(using="other"):
+        receipt = emit("page.viewed", 1)
+        state = receipt.state
+
+    seen.wait_for(1)
+    assert state == "pending"
+
+
+def test_two_open_transactions_must_be_told_apart(seen: Seen) -> None:
+    with (
+        transaction.atomic(),
+        transaction.atomic(using="other"),
+        pytest.raises(ConfigurationError, match="'default', 'other'.*using="),
+    ):
+        emit("page.viewed", 1)
+
+
+def test_each_database_has_its_own_events(seen: Seen) -> None:
+    with transaction.atomic(using="other"):
+        emit("page.viewed", "other", using="other")
+        roll_back(lambda: emit("page.viewed", "default", using="default"))
+
+    seen.wait_for(1)
+    wait_quiet()
+    assert seen.data == ["other"]
+
+
+def test_a_named_database_without_a_transaction_does_not_wait(seen: Seen) -> None:
+    with transaction.atomic():
+        receipt = emit("page.viewed", 1, using="other")
+
+        assert receipt.state == "accepted"
+
+
+@pytest.mark.parametrize("using", ["nope", 5])
+def test_an_unknown_database_is_refused_with_the_known_ones(
+    seen: Seen, using: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match="'default', 'other'"):
+        emit("page.viewed", 1, using=using)
+
+
+@pytest.mark.parametrize("using", [None, "other"])
+def test_where_autocommit_is_off_emit_says_that_it_cannot_see_a_commit(
+    seen: Seen, using: str | None
+) -> None:
+    transaction.set_autocommit(False, using="other")
+    try:
+        with pytest.raises(ConfigurationError, match="Autocommit is off.*'other'"):
+            emit("page.viewed", 1, using=using)
+        now = emit("page.viewed", 2, on_commit=False)
+        default = emit("page.viewed", 3, using="default")
+    finally:
+        transaction.set_autocommit(True, using="other")
+
+    seen.wait_for(2)
+    assert (now.state, default.state) == ("accepted", "accepted")
+
+
+def test_a_thread_that_ran_an_event_loop_still_sees_its_transactions(
+    seen: Seen,
+) -> None:
+    async def look() -> None:
+        connections.all(initialized_only=True)
+
+    def emit_in_atomic() -> None:
+        asyncio.run(look())
+        with transaction.atomic():
+            states.append(emit("page.viewed", 1).state)
+        connections.close_all()
+
+    states: list[str] = []
+    thread = threading.Thread(target=emit_in_atomic)
+    thread.start()
+    thread.join()
+
+    seen.wait_for(1)
+    assert states == ["pending"]

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.db import transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from django_gomq import Receipt, emit, get_broker
+from tests.django_site.conftest import UseSite
+from tests.django_site.handlers import Undo, listen, wait_quiet
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@dataclass(frozen=True)
+class Block:
+    steps: Sequence[Any]
+    """Blocks, and None for an emit."""
+    fails: bool
+    savepoint: bool = True
+
+
+def blocks(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.builds(
+        Block,
+        st.lists(st.none() | children, max_size=4),
+        st.booleans(),
+        st.sampled_from([True, True, False]),
+    )
+
+
+programs = st.lists(st.recursive(st.none(), blocks, max_leaves=12), max_size=4)
+
+
+class Run:
+    """Runs a program, emitting beside an on_commit() of Django's own each time."""
+
+    def __init__(self) -> None:
+        self.model: list[int] = []
+        self.receipts: list[Receipt] = []
+
+    def step(self, step: Block | None) -> None:
+        if step is not None:
+            self.block(step)
+            return
+        number = len(self.receipts)
+        transaction.on_commit(lambda: self.model.append(number))
+        self.receipts.append(emit("page.viewed", number))
+
+    def block(self, block: Block) -> None:
+        try:
+            with transaction.atomic(savepoint=block.savepoint):
+                for step in block.steps:
+                    self.step(step)
+                if block.fails:
+                    raise Undo
+        except Undo:
+            pass
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(program=programs)
+def test_events_are_those_of_djangos_own_callbacks_in_their_order(
+    live_site: UseSite, program: list[Block | None]
+) -> None:
+    from django_gomq.bus.registry import registry
+
+    registry.restore({})
+    seen = listen("page.viewed", capacity=5000)
+    live_site()
+    run = Run()
+
+    for step in program:
+        run.step(step)
+    wait_quiet()
+
+    accepted = [n for n, one in enumerate(run.receipts) if one.state == "accepted"]
+    refused = [one for one in run.receipts if one.state == "refused"]
+    assert seen.data == run.model
+    assert accepted == sorted(run.model)
+    assert len(accepted) + len(refused) == len(run.receipts)
+    queue = get_broker().stats().queues["page.viewed"]
+    assert queue.rolled_back == len(refused)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core import serializers
+from django.db import transaction
+from django.test import TestCase
+
+from django_gomq import ConfigurationError, EncodeError, emit_model_events
+from django_gomq.testing import CapturedEvents
+from tests.django_site.clinic.events import RecordSaved
+from tests.django_site.clinic.models import Record, Tag
+
+pytestmark = [
+    pytest.mark.django_db(databases=["default", "other"]),
+    pytest.mark.usefixtures("own_receivers"),
+]
+
+
+def note_of(record: Record) -> dict[str, Any]:
+    return {"id": record.pk, "note": record.note}
+
+
+def types(events: CapturedEvents) -> list[str]:
+    return [message.type for message in events]
+
+
+def test_each_kind_of_change_has_its_event(gomq_events: CapturedEvents) -> None:
+    emit_model_events(
+        "clinic.Record",
+        created="clinic.record.created",
+        updated="clinic.record.updated",
+        saved="clinic.record.written",
+        deleted="clinic.record.deleted",
+    )
+
+    record = Record.objects.create(patient_id=7)
+    record.save()
+    record.delete()
+
+    assert types(gomq_events) == [
+        "clinic.record.created",
+        "clinic.record.written",
+        "clinic.record.updated",
+        "clinic.record.written",
+        "clinic.record.deleted",
+    ]
+
+
+def test_without_data_the_event_says_the_primary_key(
+    gomq_events: CapturedEvents,
+) -> None:
+    emit_model_events(
+        Record, saved="clinic.record.written", deleted="clinic.record.deleted"
+    )
+
+    record = Record.objects.create(patient_id=7)
+    pk = record.pk
+    record.delete()
+
+    assert [message.data for message in gomq_events] == [{"pk": pk}, {"pk": pk}]
+
+
+def test_data_is_computed_in_the_signal(gomq_events: CapturedEvents) -> None:
+    emit_model_events(Record, saved="clinic.record.written", data=note_of)
+
+    with transaction.atomic():
+        record = Record.objects.create(patient_id=7, note="then")
+        record.note = "now"
+
+    gomq_events.assert_emitted("clinic.record.written", times=1, note="then")
+
+
+def test_data_may_be_a_typed_event(gomq_events: CapturedEvents) -> None:
+    emit_model_events(
+        Record,
+        saved="clinic.record.written",
+        data=lambda record: RecordSaved(record_id=record.pk),
+    )
+
+    record = Record.objects.create(patient_id=7)
+
+    assert gomq_events[0].data == RecordSaved(record_id=record.pk)
+
+
+def test_loading_fixtures_emits_nothing(gomq_events: CapturedEvents) -> None:
+    emit_model_events(Record, saved="clinic.record.written")
+    text = '[{"model": "clinic.record", "pk": 9, "fields": {"patient_id": 1}}]'
+
+    for loaded in serializers.deserialize("json", text):
+        loaded.save()
+
+    assert Record.objects.filter(pk=9).exists()
+    assert list(gomq_events) == []
+
+
+def test_events_wait_for_the_commit_of_the_signals_database(
+    gomq_events: CapturedEvents,
+) -> None:
+    emit_model_events(Record, saved="clinic.record.written", data=note_of)
+
+    with transaction.atomic():
+        with transaction.atomic(using="other"):
+            Record.objects.using("other").create(patient_id=1, note="other")
+        Record.objects.create(patient_id=1, note="default")
+        within = [message.data["note"] for message in gomq_events]
+
+    assert within == ["other"]
+    assert [one.data["note"] for one in gomq_events] == ["other", "default"]
+
+
+def test_options_are_those_of_emit(gomq_events: CapturedEvents) -> None:
+    emit_model_events(Record, saved="clinic.record.written", priority=9, key="k")
+
+    Record.objects.create(patient_id=7)
+
+    assert (gomq_events[0].priority, gomq_events[0].key) == (9, "k")
+
+
+def test_registering_twice_emits_once(gomq_events: CapturedEvents) -> None:
+    for _ in range(2):
+        emit_model_events(
+            Record, saved="clinic.record.written", deleted="clinic.record.deleted"
+        )
+
+    Record.objects.create(patient_id=7).delete()
+
+    assert types(gomq_events) == ["clinic.record.written", "clinic.record.deleted"]
+
+
+def test_other_models_emit_nothing(gomq_events: CapturedEvents) -> None:
+    emit_model_events(Record, saved="clinic.record.written")
+
+    Tag.objects.create(name="urgent")
+
+    assert list(gomq_events) == []
+
+
+def test_the_error_of_bad_data_reaches_who_saved(gomq_events: CapturedEvents) -> None:
+    emit_model_events(Record, saved="clinic.record.written", data=lambda one: one)
+
+    with pytest.raises(EncodeError, match="emit its pk"):
+        Record.objects.create(patient_id=7)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "complaint"),
+    [
+        ("clinic.Nope", {"saved": "a.b"}, "clinic.Nope.*app_label.ModelName"),
+        ("nope.Record", {"saved": "a.b"}, "app_label.ModelName"),
+        ("Record", {"saved": "a.b"}, "app_label.ModelName"),
+        (Record, {}, "names no event"),
+        (Record, {"saved": "A B"}, "is not an event type"),
+        (Record, {"m2m": {"tags": "A B"}}, "is not an event type"),
+        (Record, {"m2m": {"nope": "a.b"}}, "'nope' is no many-to-many field"),
+        (Record, {"m2m": {"note": "a.b"}}, "'note' is no many-to-many field"),
+        (Record, {"saved": "a.b", "prioritty": 9}, "prioritty"),
+    ],
+)
+def test_a_wrong_registration_is_told_when_it_is_made(
+    model: Any, options: Any, complaint: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        emit_model_events(model, **options)
+
+
+class InATestCase(TestCase):
+    def test_events_of_the_test_itself_are_captured(self) -> None:
+        from django_gomq.testing import capture
+
+        emit_model_events(Record, saved="clinic.record.written")
+
+        with capture() as events:
+            Record.objects.create(patient_id=7)
+
+        events.assert_emitted("clinic.record.written", times=1)

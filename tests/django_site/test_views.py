@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.test import AsyncClient, Client, RequestFactory
+
+from django_gomq import emit, get_broker, views
+from django_gomq.wiring import brokers
+from tests.django_site.conftest import UseSite
+from tests.django_site.handlers import fill, hold, listen
+from tests.django_site.waiting import wait_until
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def test_the_page_is_plain_text_by_default(use_site: UseSite) -> None:
+    listen("page.viewed")
+    use_site()
+
+    response = Client().get("/gomq/metrics")
+
+    assert response.status_code == 200
+    assert response["Content-Type"].startswith("text/plain")
+    assert 'gomq_channel_capacity{broker="default",consumer="seen"}' in (
+        response.content.decode()
+    )
+    assert "no-store" in response["Cache-Control"]
+
+
+def test_the_page_is_openmetrics_if_asked_for(use_site: UseSite) -> None:
+    use_site()
+
+    response = Client().get("/gomq/metrics", headers={"accept": OPENMETRICS})
+
+    assert response["Content-Type"].startswith("application/openmetrics-text")
+    assert response.content.endswith(b"# EOF\n")
+
+
+def test_the_page_shows_what_was_handled(live_site: UseSite) -> None:
+    seen = listen("page.viewed")
+    live_site()
+    emit("page.viewed")
+    seen.wait_for(1)
+    series = (
+        'gomq_messages_processed_total{broker="default",consumer="seen",'
+        'event="page.viewed",outcome="success"} 1.0'
+    )
+
+    wait_until(lambda: series in Client().get("/gomq/metrics").content.decode())
+
+
+def test_the_buckets_are_settings(use_site: UseSite) -> None:
+    listen("page.viewed")
+    use_site(METRICS={"WAIT_BUCKETS": [7, 8], "HANDLER_BUCKETS": [9]})
+
+    page = Client().get("/gomq/metrics").content.decode()
+
+    bounds = {
+        name: re.findall(rf'{name}_bucket\{{[^}}]*le="([^"]*)"', page)
+        for name in ("gomq_message_wait_seconds", "gomq_handler_duration_seconds")
+    }
+    assert bounds == {
+        "gomq_message_wait_seconds": ["7.0", "8.0", "+Inf"],
+        "gomq_handler_duration_seconds": ["9.0", "+Inf"],
+    }
+
+
+def test_metrics_can_be_switched_off(use_site: UseSite) -> None:
+    listen("page.viewed")
+    use_site(METRICS={"ENABLED": False})
+
+    response = Client().get("/gomq/metrics")
+
+    assert b"gomq_" not in response.content
+
+
+def test_the_page_answers_before_the_setup(own_registry: None) -> None:
+    brokers.set_up(None)
+
+    for page in ("metrics", "livez", "readyz"):
+        assert Client().get(f"/gomq/{page}").status_code == 200
+
+
+@pytest.mark.parametrize("page", ["metrics", "livez", "readyz"])
+def test_the_pages_only_answer_to_get(use_site: UseSite, page: str) -> None:
+    use_site()
+
+    assert Client().post(f"/gomq/{page}").status_code == 405
+    assert Client().head(f"/gomq/{page}").status_code == 200
+
+
+async def _get(page: str) -> int:
+    response = await AsyncClient().get(f"/gomq/{page}")
+    return response.status_code
+
+
+def test_the_pages_work_under_a_loop(use_site: UseSite) -> None:
+    use_site()
+
+    statuses = [asyncio.run(_get(page)) for page in ("metrics", "livez", "readyz")]
+
+    assert statuses == [200, 200, 200]
+
+
+TOKEN = {"ACCESS": "token", "TOKEN": "long and random"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer wrong"}, 401),
+        ({"authorization": "Bearer "}, 401),
+        ({"authorization": "Bearer é"}, 401),
+        ({"authorization": "Bearer long and random"}, 200),
+    ],
+)
+def test_a_token_guards_the_page(
+    use_site: UseSite, headers: dict[str, str], status: int
+) -> None:
+    use_site(METRICS=TOKEN)
+
+    response = Client().get("/gomq/metrics", headers=headers)
+
+    assert response.status_code == status
+    assert response.has_header("WWW-Authenticate") is (status == 401)
+    assert (b"gomq_" in response.content) is (status == 200)
+    assert b"long and random" not in response.content
+
+
+@pytest.mark.parametrize(
+    ("user", "status"),
+    [
+        (None, 403),
+        (AnonymousUser(), 403),
+        (User(username="guest"), 403),
+        (User(username="gone", is_staff=True, is_active=False), 403),
+        (User(username="nurse", is_staff=True), 200),
+    ],
+)
+def test_staff_may_read_the_page(use_site: UseSite, user: Any, status: int) -> None:
+    use_site(METRICS={"ACCESS": "staff"})
+    request = RequestFactory().get("/gomq/metrics")
+    if user is not None:
+        request.user = user
+
+    response = views.metrics(request)
+
+    assert response.status_code == status
+    assert (b"gomq_" in response.content) is (status == 200)
+
+
+def test_a_site_that_never_emitted_is_alive_and_ready(use_site: UseSite) -> None:
+    use_site()
+
+    live, ready = Client().get("/gomq/livez"), Client().get("/gomq/readyz")
+
+    assert (live.status_code, live.json()) == (200, {"alive": True, "dead": []})
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "closed": []})
+
+
+def test_depth_plays_no_part_in_liveness(live_site: UseSite) -> None:
+    held = hold("page.viewed")
+    live_site(BROKERS={"default": {"OPTIONS": {"capacity": 1}}})
+    fill("page.viewed", held, 1)
+
+    response = Client().get("/gomq/livez")
+
+    held.release.set()
+    assert response.status_code == 200
+
+
+def test_a_dead_handler_thread_is_told(live_site: UseSite) -> None:
+    seen = listen("page.viewed")
+    site = live_site()
+    emit("page.viewed")
+    seen.wait_for(1)
+    assert site.worker is not None
+    site.worker.stop(timeout=5)
+
+    response = Client().get("/gomq/livez")
+
+    assert response.status_code == 503
+    assert response.json() == {"alive": False, "dead": ["handler threads"]}
+
+
+def test_a_dead_reader_is_told(
+    live_site: UseSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django_gomq.backends.memory import MemoryBackend
+
+    seen = listen("page.viewed")
+    live_site()
+    emit("page.viewed")
+    seen.wait_for(1)
+    monkeypatch.setattr(MemoryBackend, "is_reading", False)
+
+    response = Client().get("/gomq/livez")
+
+    assert response.status_code == 503
+    assert response.json()["dead"] == ["reader of default"]
+
+
+def test_a_closed_broker_is_not_ready_and_still_alive(live_site: UseSite) -> None:
+    listen("page.viewed")
+    live_site()
+    emit("page.viewed")
+    get_broker().close()
+
+    live, ready = Client().get("/gomq/livez"), Client().get("/gomq/readyz")
+
+    assert live.status_code == 200
+    assert ready.status_code == 503
+    assert ready.json() == {"ready": False, "closed": ["default"]}
