@@ -1,0 +1,66 @@
+"""The law of conservation, read from the metrics alone; it knows no HTTP and no row.
+
+Per event type `published = dispatched + queue depth + delayed`; per consumer
+`dispatched = succeeded + dropped + dead-lettered + depth + scheduled + in flight`.
+The metrics have no `dispatched`: the first line gives it for the second.
+"""
+
+from __future__ import annotations
+
+from acceptance.check import Check
+from acceptance.scrape import Scrape, union
+
+_WAITING = (
+    "gomq_channel_depth",
+    "gomq_messages_scheduled",
+    "gomq_messages_in_flight",
+)
+_STANDING = ("gomq_queue_depth", "gomq_messages_delayed", *_WAITING)
+
+
+def consumers(scrape: Scrape) -> list[str]:
+    """Return the names of the consumers that have series."""
+    return union(scrape.by("consumer", "gomq_messages_processed_total"))
+
+
+def check_law(scrape: Scrape) -> list[Check]:
+    """Compare, for each consumer, what came with what became of it."""
+    return [
+        Check(
+            subject=consumer,
+            left="dispatched",
+            left_value=_dispatched(scrape, consumer),
+            right="succeeded + dropped + dead-lettered + left",
+            right_value=_accounted(scrape, consumer),
+        )
+        for consumer in consumers(scrape)
+    ]
+
+
+def left(scrape: Scrape, consumer: str) -> float:
+    """Count what a consumer has still before it."""
+    return sum(scrape.total(name, consumer=consumer) for name in _WAITING)
+
+
+def standing(scrape: Scrape) -> float:
+    """Count every message that is somewhere on its way."""
+    return sum(scrape.total(name) for name in _STANDING)
+
+
+def _dispatched(scrape: Scrape, consumer: str) -> float:
+    events = scrape.by("event", "gomq_messages_processed_total", consumer=consumer)
+    return sum(
+        scrape.total("gomq_messages_published_total", event=event)
+        - scrape.total("gomq_queue_depth", event=event)
+        - scrape.total("gomq_messages_delayed", event=event)
+        for event in events
+    )
+
+
+def _accounted(scrape: Scrape, consumer: str) -> float:
+    done = scrape.total(
+        "gomq_messages_processed_total", consumer=consumer, outcome="success"
+    )
+    dropped = scrape.total("gomq_messages_dropped_total", consumer=consumer)
+    dead = scrape.total("gomq_messages_dead_lettered_total", consumer=consumer)
+    return done + dropped + dead + left(scrape, consumer)

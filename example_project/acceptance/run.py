@@ -1,0 +1,128 @@
+"""One demonstration from start to verdict: server, traffic, quiet, table, checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from acceptance import rows, table
+from acceptance.check import Check
+from acceptance.law import check_law, standing
+from acceptance.scrape import Scrape, fetch
+from acceptance.server import Server
+from acceptance.sources import check_answers, check_rows
+from acceptance.visitors import others
+from clinic.simulation.client import AGENT
+from clinic.simulation.interrupt import Interrupt
+from clinic.simulation.simulation import Simulation
+from clinic.simulation.tally import Counts
+
+TICK = 1.0
+QUIET_TIMEOUT = 10.0
+FIRST_SERVER_ERROR = 500
+
+
+def demonstrate(
+    server: Server,
+    interrupt: Interrupt,
+    *,
+    seconds: float,
+    rate: float,
+    workers: int,
+) -> bool:
+    """Drive traffic, wait until the bus is quiet, compare the sources, and say it."""
+    _say(_addresses(server.url))
+    simulation = Simulation(
+        server.url, seconds=seconds, rate=rate, workers=workers, switch=True
+    )
+    with simulation as run:
+        _watch(server, run, interrupt)
+        _say("\nthe traffic stops; Ctrl-C gives up")
+        counts = run.finish()
+    quiet, scrape = wait_until_quiet(server)
+    return quiet & _verdict(server, counts, scrape)
+
+
+def wait_until_quiet(server: Server) -> tuple[bool, Scrape]:
+    """Scrape until no message is on its way, for ten seconds at most."""
+    deadline = time.monotonic() + QUIET_TIMEOUT
+    scrape = fetch(server.url)
+    while (still := standing(scrape)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+        scrape = fetch(server.url)
+    if still:
+        _say(
+            f"NOT QUIET after {QUIET_TIMEOUT:.0f} s: {still:.0f} messages on their way"
+        )
+    return not still, scrape
+
+
+def progress(elapsed: float, mode: str, counts: Counts, scrape: Scrape) -> str:
+    """Say in one line how the run is going."""
+    answered = sum(counts.statuses.values())
+    published = scrape.total("gomq_messages_published_total")
+    handled = scrape.total("gomq_messages_processed_total", outcome="success")
+    dropped = scrape.total("gomq_messages_dropped_total")
+    return (
+        f"{elapsed:5.0f} s  requests {counts.requests}, answered {answered} | "
+        f"published {published:.0f}, handled {handled:.0f}, "
+        f"depth {standing(scrape):.0f}, dropped {dropped:.0f} | laboratory {mode}"
+    )
+
+
+def check_visits(counts: Counts, saved: int, saved_by_others: int) -> list[Check]:
+    """Compare the requests with their answers, and the records with their rows."""
+    wrong = sum(n for code, n in counts.statuses.items() if code >= FIRST_SERVER_ERROR)
+    told = counts.records + saved_by_others
+    return [
+        Check("requests", "without an answer", counts.unanswered, "allowed", 0),
+        Check("requests", "answered with an error", wrong, "allowed", 0),
+        Check("records", "answers", told, "rows", saved),
+    ]
+
+
+def _watch(server: Server, run: Simulation, interrupt: Interrupt) -> None:
+    while not (run.over or interrupt.asked):
+        counts = run.step()
+        _say(progress(run.elapsed, run.mode, counts, fetch(server.url)))
+        interrupt.wait(TICK)
+
+
+def _verdict(server: Server, counts: Counts, scrape: Scrape) -> bool:
+    with server.access_log.open(errors="replace") as lines:
+        visitors = others(lines, AGENT)
+    saved_by_others = sum(
+        visitors["health.record.saved", state] for state in ("accepted", "refused")
+    )
+    saved = rows.saved_records(server.database)
+    found = {
+        "HTTP": check_visits(counts, saved, saved_by_others),
+        "HTTP answers = /gomq/metrics": check_answers(counts.events + visitors, scrape),
+        "rows = /gomq/metrics": check_rows(rows.written(server.database), scrape),
+        "the law, in /gomq/metrics": check_law(scrape),
+    }
+    _say(_summary(counts, sum(visitors.values()), scrape))
+    for title, made in found.items():
+        _say(table.checks(title, made))
+    return _all_hold(check for made in found.values() for check in made)
+
+
+def _all_hold(found: Iterable[Check]) -> bool:
+    failed = [check for check in found if not check.holds]
+    _say(f"\n{len(failed)} DISAGREE" if failed else "\nall sources agree")
+    return not failed
+
+
+def _summary(counts: Counts, visitors: int, scrape: Scrape) -> str:
+    visits = f"{counts.requests} requests; {visitors} events of other visitors"
+    note = "(p50, p95, p99 are estimates from histogram buckets)"
+    return "\n".join(["", table.consumer_table(scrape), note, "", visits])
+
+
+def _addresses(url: str) -> str:
+    pages = {"site": "/", "switches": "/switches/", "metrics": "/gomq/metrics"}
+    return "\n".join(f"{name:>9}  {url}{path}" for name, path in pages.items())
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,1 @@
+"""A small clinic that shows django-gomq at work."""

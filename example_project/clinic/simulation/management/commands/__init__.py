@@ -1,0 +1,1 @@
+"""Commands of the simulation, found by their names."""

@@ -1,0 +1,1 @@
+"""Counts of what happened; it knows events and no record."""
