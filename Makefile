@@ -90,8 +90,52 @@ SESSIONS ?=
 matrix: $(INSTALLED) ## Test Python x Django: SESSIONS=tests-3.12 picks one
 	@$(BIN)/nox $(if $(SESSIONS),--sessions $(SESSIONS))
 
+.PHONY: gate
+gate: $(INSTALLED) ## Fail where emit or the pipeline became half as slow again
+	@$(BIN)/python -m benchmarks.gate
+
+# make bench BENCH=--quick; .venv-bench/bin/python -m benchmarks --help lists the rest.
+BENCH ?=
+BENCH_PYTHONS ?= 3.11 3.13
+
+.PHONY: bench
+bench: .venv-bench/.installed ## Measure it beside its peers, in under 5 minutes
+	@.venv-bench/bin/python -m benchmarks goals $(BENCH)
+
+.PHONY: bench-curves
+bench-curves: .venv-bench/.installed ## Measure what grows with what
+	@.venv-bench/bin/python -m benchmarks curves $(BENCH)
+
+.PHONY: bench-pythons
+bench-pythons: .venv-bench/.installed $(BENCH_PYTHONS:%=.venv-bench-%/.installed) ## Measure it on two Pythons: BENCH_PYTHONS="3.11 3.13"
+	@.venv-bench/bin/python -m benchmarks pythons $(BENCH) \
+		$(foreach version,$(BENCH_PYTHONS),--python $(version)=.venv-bench-$(version)/bin/python)
+
+.venv-bench/.installed: pyproject.toml
+	@$(call bench_venv,.venv-bench,$(PYTHON))
+
+.venv-bench-%/.installed: pyproject.toml
+	@$(call bench_venv,.venv-bench-$*,$(call find_python,$*))
+
+# An interpreter by its version: from PATH if it starts, else from pyenv.
+find_python = $(shell for path in python$(1) \
+	"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$(1).*/bin/python; do \
+	if "$$path" -c '' 2>/dev/null; then echo "$$path"; break; fi; done)
+
+# Folder, interpreter: an environment with the peers, made or brought up to date.
+define bench_venv
+if [ -z "$(2)" ]; then echo "No Python for $(1) on PATH or in pyenv." >&2; exit 1; fi; \
+if ! $(1)/bin/python -c 'import pip' 2>/dev/null; then \
+	echo "Making $(1) with $$("$(2)" --version)"; \
+	rm -rf $(1) && "$(2)" -m venv $(1) || exit 1; \
+fi; \
+echo "Installing the package and its peers into $(1)"; \
+$(1)/bin/python -m pip install --disable-pip-version-check --quiet -e '.[bench]' && \
+touch $@
+endef
+
 .PHONY: clean
 clean: ## Remove .venv and everything that was made
-	rm -rf .venv .nox build dist *.egg-info .coverage .coverage.* .hypothesis \
+	rm -rf .venv .venv-bench* .nox build dist *.egg-info .coverage .coverage.* .hypothesis \
 		.mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,14 +8,20 @@ from packaging.requirements import Requirement
 from .interpreter import PACKAGE, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = PROJECT["optional-dependencies"].values()
+EXTRAS = PROJECT["optional-dependencies"]
 
 
 def test_every_dependency_has_a_lower_and_an_upper_bound() -> None:
-    listed = [*PROJECT["dependencies"], *(each for extra in EXTRAS for each in extra)]
+    for_users = [extra for name, extra in EXTRAS.items() if name != "bench"]
+    listed = [*PROJECT["dependencies"], *(one for extra in for_users for one in extra)]
 
     for each in map(Requirement, listed):
         assert {bound.operator for bound in each.specifier} == {">=", "<"}, each
+
+
+def test_what_figures_are_compared_with_is_pinned() -> None:
+    for each in map(Requirement, EXTRAS["bench"]):
+        assert [bound.operator for bound in each.specifier] == ["=="], each
 
 
 def test_the_installed_version_is_the_one_in_pyproject() -> None:

@@ -1,0 +1,1 @@
+"""Cases of this project; each uses its public names alone."""

@@ -1,0 +1,1 @@
+"""Cases that are measured at several sizes, to see what grows with what."""
