@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import msgspec
+
 from django_gomq.bus.counts import HANDLER_BUCKETS, WAIT_BUCKETS
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.rules import check
@@ -14,14 +16,13 @@ Run = Literal["here", "worker", "never", "auto"]
 MEMORY: Final = "django_gomq.backends.memory.MemoryBackend"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerConfig:
+class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of ``BROKERS``."""
 
     backend: str = MEMORY
     on_refused: Literal["log", "raise"] = "log"
     run: Run = "auto"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,24 +36,22 @@ class MetricsConfig:
     handler_buckets: tuple[float, ...] = HANDLER_BUCKETS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TracingConfig:
+class TracingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """``TRACING``: on, off, or (None) on where the OpenTelemetry SDK is set up."""
 
     enabled: bool | None = None
     consumer: Literal["parent", "link"] = "parent"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The whole GOMQ setting."""
 
-    brokers: Mapping[str, BrokerConfig] = field(
+    brokers: Mapping[str, BrokerConfig] = msgspec.field(
         default_factory=lambda: {"default": BrokerConfig()}
     )
-    routes: Mapping[str, str] = field(default_factory=dict)
+    routes: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Event type pattern to broker alias; the most specific wins."""
-    consumers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    consumers: Mapping[str, Mapping[str, Any]] = msgspec.field(default_factory=dict)
     """Options by consumer name, over those in the code."""
     events: tuple[str, ...] = ()
     """Names of untyped events, for checks and metrics."""
@@ -68,9 +67,9 @@ class Config:
     flush_timeout: float = 0.1
     """Seconds that a commit in a request waits for room."""
     max_body_bytes: int = 262_144
-    metrics: MetricsConfig = field(default_factory=MetricsConfig)
-    tracing: TracingConfig = field(default_factory=TracingConfig)
-    dead_letters: Mapping[str, Any] = field(default_factory=dict)
+    metrics: MetricsConfig = msgspec.field(default_factory=MetricsConfig)
+    tracing: TracingConfig = msgspec.field(default_factory=TracingConfig)
+    dead_letters: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """``KEEP``: how many the memory backend keeps."""
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from importlib.util import find_spec
 
+import msgspec
 from django.apps import AppConfig, apps
 from django.utils.module_loading import module_has_submodule
 
@@ -14,8 +14,7 @@ from django_gomq.bus.registry import label_of_module, registry
 from django_gomq.conf import Config
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(msgspec.Struct, frozen=True):
     """A file that was not used as a third-party module it needs is not installed."""
 
     module: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.patterns import Pattern
@@ -37,7 +38,7 @@ class Routes:
         types = tuple(
             text for text in consumer.types if self._may_reach(Pattern(text), alias)
         )
-        return replace(consumer, types=types) if types else None
+        return msgspec.structs.replace(consumer, types=types) if types else None
 
     def _may_reach(self, wanted: Pattern, alias: str) -> bool:
         if wanted.is_exact:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from django_gomq.bus.consumer import OPTIONS
 from django_gomq.bus.errors import ConfigurationError
@@ -15,8 +16,7 @@ from django_gomq.bus.patterns import Pattern
 RUNS: Final = ("here", "worker", "never", "auto")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Something wrong with a setting or a registration, and what to do about it."""
 
     id: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
+
+import msgspec
 
 from .consumer import Consumer
 from .delivery import Delivery
@@ -19,8 +20,7 @@ from .subscription import Subscription
 from .timers import Deadline, Timers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a backend promises; the checks, the docs and the suite all read this."""
 
     durable: bool = False
@@ -52,8 +52,7 @@ class Settled(Enum):
     """It had been given to somebody else: this outcome counts for nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message that a consumer gave up on."""
 
     message: Message[Any]
@@ -65,8 +64,7 @@ class DeadLetter:
     """Seconds since 1970."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What a backend is given of the process it runs in."""
 
     broker: str

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Unpack
 
-from .backend import Backend, Capabilities
+from .backend import Backend
 from .consumer import Consumer, ConsumerOptions, make_consumer
 from .controls import Controls
 from .counts import HANDLER_BUCKETS, WAIT_BUCKETS
 from .errors import ConfigurationError, PublishError
 from .event import EventMeta
-from .hooks import Hook, Hooks
-from .life import Life, Plan
-from .message import Message, validate
+from .hooks import Hook
+from .life import Life
+from .message import Message
+from .plan import Plan
 from .process import Process, current, mark, settle_in
+from .publishing import Publishing
 from .stats import Remainder
 from .worker import Worker
 
 
-class Broker(Controls):
+class Broker(Publishing, Controls):
     """Publishes messages, and runs the consumers of one backend in this process.
 
     Thread-safe. It may be made before a fork: every process has queues, threads and
@@ -58,6 +60,7 @@ class Broker(Controls):
         )
         self._consumers: dict[str, Consumer] = {}
         self._life: Life | None = None
+        self._publish = None
         for consumer in consumers:
             self._add(consumer)
         settle_in(self)
@@ -66,69 +69,7 @@ class Broker(Controls):
         """Forget what belongs to a parent process."""
         life = self._life
         if life is not None and life.process is not process:
-            self._life = None
-
-    def publish(self, message: Message[Any], *, timeout: float | None = None) -> None:
-        """Hand one message over now.
-
-        Waits for room only when given a ``timeout`` in seconds, and never on a thread
-        of the bus. Raises the PublishError that says why it was refused, which is
-        counted too; MessageError or ConfigurationError for what can never work.
-        """
-        validate(message, max_body_bytes=self._max_body_bytes)
-        self.hand_over(message, timeout)
-
-    def hand_over(self, message: Message[Any], timeout: float | None) -> None:
-        """Publish a message that was validated; else as ``publish``."""
-        if not mark[0]:
-            current()
-        life = self._life
-        if life is None or not life.is_running:
-            life = self._enliven(message)
-        try:
-            if life.hooks.publish_watchers:
-                life.handover.publish_watched(message, timeout)
-            else:
-                life.backend.publish(message, timeout)
-        except PublishError as error:
-            life.handover.refuse(message, error)
-            raise
-
-    def check(self, message: Message[Any]) -> None:
-        """Raise what ``publish`` would raise at any time, for a message as this.
-
-        That is MessageError and ConfigurationError; a full queue is none of these.
-        """
-        validate(message, max_body_bytes=self._max_body_bytes)
-        self._living().backend.check(message)
-
-    def publish_many(
-        self,
-        messages: Sequence[Message[Any]],
-        *,
-        timeout: float | None = None,
-        parents: Sequence[tuple[object, ...]] = (),
-    ) -> list[PublishError | None]:
-        """Hand messages over in order; answer, for each, None or why it was refused.
-
-        ``timeout`` bounds the whole call, in seconds. ``parents`` are what
-        ``hooks.capture_contexts`` returned for each. Raises only for what can never
-        work, and before anything is handed over.
-        """
-        for message in messages:
-            validate(message, max_body_bytes=self._max_body_bytes)
-        handover = self._living().handover
-        try:
-            if messages:
-                self._enliven(messages[0])
-        except PublishError as error:
-            handover.refuse_all(messages[1:], error)
-            return [error] * len(messages)
-        return handover.publish_many(messages, timeout, parents)
-
-    def count_rolled_back(self, event: str) -> None:
-        """Count one message that a rollback took back before it was published."""
-        self._living().refusals.count_rolled_back(event)
+            self._life = self._publish = None
 
     def _here(self) -> Life | None:
         if not mark[0]:
@@ -197,11 +138,6 @@ class Broker(Controls):
             self._consumers[consumer.name] = consumer
 
     @property
-    def hooks(self) -> Hooks:
-        """The observers of this process."""
-        return self._living().hooks
-
-    @property
     def is_started(self) -> bool:
         """Whether it runs in this process now."""
         life = self._here()
@@ -218,22 +154,15 @@ class Broker(Controls):
         """The consumers that are enabled here."""
         return list(self._consumers.values())
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the backend promises."""
-        return self._living().backend.capabilities
-
-    @property
-    def backend_name(self) -> str:
-        """The backend's short name."""
-        return self._living().backend.name
-
     def start(self) -> None:
         """Start reader and handler threads in this process; idempotent.
 
         Raises BrokerClosedError after ``close``.
         """
-        self._living().start()
+        life = self._living()
+        with life.process.lock:  # no close comes between
+            life.start()
+            self._publish = life.publish
 
     def close(self, timeout: float | None = None) -> Remainder:
         """Refuse new messages, finish what was accepted, stop; say what was left.
@@ -242,4 +171,7 @@ class Broker(Controls):
         more. Idempotent; a second caller waits for the first and gets its answer.
         """
         limit = self.drain_timeout if timeout is None else timeout
-        return self._living().close(limit)
+        life = self._living()
+        with life.process.lock:
+            self._publish = None
+        return life.close(limit)

@@ -1,94 +1,126 @@
-"""The bounded, prioritised buffer under queues and channels; it knows no consumer.
+"""The bounded, prioritised buffer of one consumer; it knows no consumer and no thread.
 
-Like its permits, items are put by one C call and no lock. Who takes items out does
-so for whole batches, under the lock.
+Items come and leave in runs. A run of a few hundred, shared by all consumers of a type,
+is one entry of each channel: to hand it on costs the same as to hand on one item.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Generic, TypeVar
 
 from .message import DEFAULT_PRIORITY, PRIORITIES
-from .permits import NEVER, Permits
+from .permits import Permits
 
 T = TypeVar("T")
+
+
+Join = Callable[[Sequence[Sequence[T]]], Sequence[T]]
+"""Makes one run of several."""
+
+
+def flatten(runs: Sequence[Sequence[T]]) -> Sequence[T]:
+    """Return the items of all runs."""
+    return list(chain.from_iterable(runs))
 
 
 class Channel(Permits, Generic[T]):
     """A bounded buffer with ten priorities; an item holds its permit until released.
 
-    ``put`` and ``put_many_permitted`` never block and may be called from any thread,
-    as may all other methods. Items leave by ``take``: higher priorities first, then in
-    the order of arrival. What was taken still holds its permit, so capacity bounds all
-    that is waiting, scheduled and in work, until ``release`` gives the room back.
+    Items leave by ``take``: higher priorities first, then in the order of arrival. What
+    was taken still holds its permit, so capacity bounds all that is waiting, scheduled
+    and in work, until ``release`` gives the room back. Thread-safe, and never blocks.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, join: Join[T] = flatten) -> None:
         super().__init__(capacity)
-        self._levels: list[deque[T]] = [deque() for _ in PRIORITIES]
-        self._level_of = self._levels[::-1]  # by priority; _levels is highest first
-
-    # Taking a permit, and putting the item, are the two steps of a publisher. They
-    # are public apart so that the hot path can look around between them.
-
-    def put_permitted(self, item: T, priority: int = DEFAULT_PRIORITY) -> None:
-        """Add an item whose permit was taken with ``try_permit``."""
-        self._level_of[priority].append(item)
+        self._join = join
+        # No run is empty, and none is ever changed: others may hold it too.
+        self._levels: list[deque[Sequence[T]]] = [deque() for _ in PRIORITIES]
+        self._waiting = 0
 
     def put(self, item: T, priority: int = DEFAULT_PRIORITY) -> bool:
         """Add one item; return False, and leave it out, if the buffer is full."""
-        try:
-            self._permits.pop()
-        except IndexError:
+        if not self.try_permit():
             return False
-        self._level_of[priority].append(item)
+        self.put_permitted((item,), priority)
         return True
 
-    def put_many_permitted(self, items: Iterable[T], priority: int) -> None:
-        """Add items of one priority whose permits were taken."""
-        self._level_of[priority].extend(items)
+    def put_run(self, items: Sequence[T], priority: int) -> int:
+        """Add as much of a run as there is room for; return how much that is.
 
-    def take(self, most: int) -> list[T]:
-        """Remove and return up to ``most`` items; they keep their permits."""
-        batch: list[T] = []
+        The run belongs to the channel and its other holders: nobody may change it.
+        """
         with self._lock:
-            for level in self._levels:
-                if level:
-                    wanted = min(len(level), most - len(batch))
-                    batch.extend(islice(iter(level.popleft, NEVER), wanted))
-                    if len(batch) >= most:
-                        break
-            self._out += len(batch)
-        return batch
+            room = self._take_free(len(items))
+            if room:
+                fits = items if room == len(items) else items[:room]
+                self._levels[priority].append(fits)
+                self._waiting += room
+        return room
+
+    def put_permitted(
+        self, items: Sequence[T], priority: int = DEFAULT_PRIORITY
+    ) -> None:
+        """Add a run of items of one priority whose permits were taken."""
+        with self._lock:
+            self._levels[priority].append(items)
+            self._waiting += len(items)
+
+    def take(self, most: int) -> Sequence[T]:
+        """Remove and return up to ``most`` items; they keep their permits.
+
+        What is returned may be a run as it was put, so nobody may change it.
+        """
+        runs: list[Sequence[T]] = []
+        with self._lock:
+            wanted = min(most, self._waiting)
+            self._out += wanted
+            self._waiting -= wanted
+            for level in reversed(self._levels):
+                while level and wanted:
+                    run = level.popleft()
+                    if len(run) > wanted:
+                        level.appendleft(run[wanted:])
+                        run = run[:wanted]
+                    wanted -= len(run)
+                    runs.append(run)
+                if not wanted:
+                    break
+        if len(runs) == 1:
+            return runs[0]
+        return self._join(runs) if runs else ()
 
     def take_where(self, is_wanted: Callable[[T], bool]) -> list[T]:
         """Remove and return all items for which this holds; they keep their permits."""
-        batch: list[T] = []
+        taken: list[T] = []
         with self._lock:
-            for level in self._levels:
-                # As many as there are now: publishers append meanwhile.
-                items = list(islice(iter(level.popleft, NEVER), len(level)))
+            for level in reversed(self._levels):
                 kept: list[T] = []
-                for item in items:
-                    (batch if is_wanted(item) else kept).append(item)
-                level.extendleft(reversed(kept))
-            self._out += len(batch)
-        return batch
+                for item in chain.from_iterable(level):
+                    (taken if is_wanted(item) else kept).append(item)
+                level.clear()
+                if kept:
+                    level.append(kept)
+            self._waiting -= len(taken)
+            self._out += len(taken)
+        return taken
 
     def put_back(self, items: Sequence[tuple[T, int]]) -> None:
         """Return taken items, each with its priority, to the front, in their order."""
         with self._lock:
             for item, priority in reversed(items):
-                self._level_of[priority].appendleft(item)
+                self._levels[priority].appendleft((item,))
+            self._waiting += len(items)
             self._out -= len(items)
 
     def put_again(self, item: T, priority: int) -> None:
         """Return a taken item at the end of its priority."""
         with self._lock:
-            self._level_of[priority].append(item)
+            self._levels[priority].append((item,))
+            self._waiting += 1
             self._out -= 1
 
     def evict_oldest(self, up_to: int) -> T | None:
@@ -97,23 +129,24 @@ class Channel(Permits, Generic[T]):
         Returns None if nothing waits at priority ``up_to`` or below it.
         """
         with self._lock:
-            for level in self._level_of[: up_to + 1]:
+            for level in self._levels[: up_to + 1]:
                 if level:
-                    return level.popleft()
+                    first, *rest = level.popleft()
+                    if rest:
+                        level.appendleft(rest)
+                    self._waiting -= 1
+                    return first
         return None
 
     def firsts(self) -> list[T]:
         """Return the next item of each priority that has any, highest first."""
         with self._lock:
-            return [level[0] for level in self._levels if level]
-
-    def _count_waiting(self) -> int:
-        return sum(map(len, self._levels))
+            return [level[0][0] for level in reversed(self._levels) if level]
 
     def __len__(self) -> int:
         """How many items wait here."""
-        return sum(map(len, self._levels))
+        return self._waiting
 
     def __bool__(self) -> bool:
         """Whether any item waits here."""
-        return any(self._levels)
+        return self._waiting > 0

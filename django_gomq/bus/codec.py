@@ -32,9 +32,12 @@ def no_adapt(value: Any) -> Any:
 class JsonCodec:
     """Encodes and decodes; thread-safe, never blocks."""
 
+    # msgspec writes NaN as null: only bodies with a null are worth a walk. To find() it
+    # takes half the time of "in".
+
     def __init__(self, adapt: Adapt = no_adapt) -> None:
-        self._adapt = adapt
-        self._encode = msgspec.json.Encoder(enc_hook=adapt).encode
+        self.encode_bare = msgspec.json.Encoder(enc_hook=adapt).encode
+        """Encodes, says nothing of events in errors, and writes NaN as null."""
 
     def encode(self, event_type: str, data: object) -> bytes:
         """Return the data as JSON.
@@ -43,7 +46,7 @@ class JsonCodec:
         NaN, foreign objects, circles.
         """
         try:
-            body = self._encode(data)
+            body = self.encode_bare(data)
         except EncodeError as error:
             error.event = event_type
             raise
@@ -51,23 +54,33 @@ class JsonCodec:
             raise EncodeError(
                 f"{event_type}: {str(error) or type(error).__name__}", event=event_type
             ) from error
-        # msgspec writes NaN as null; only bodies with a null are worth a walk.
-        if b"null" in body:
+        if body.find(b"null") >= 0:
             _refuse_nan(event_type, data)
         return body
 
     def encode_event(self, event: Event) -> bytes:
         """Return a typed event as JSON, after decoding it again as a check.
 
-        Raises EncodeError if a field does not have its declared type.
+        Raises EncodeError if a field does not have its declared type, and
+        ConfigurationError if its class has one that JSON cannot carry.
         """
-        event_type = type(event).__event_type__
+        event_class = type(event)
+        event_type = event_class.__event_type__
+        check = self.check_of(event_class)
         body = self.encode(event_type, event)
         try:
-            _decoder(type(event)).decode(body)
+            check(body)
         except (msgspec.DecodeError, RecursionError) as error:
             raise EncodeError(f"{event_type}: {error}", event=event_type) from None
         return body
+
+    @staticmethod
+    def check_of(event_class: EventMeta) -> Callable[[bytes], object]:
+        """Return what raises for a body that does not fit this class.
+
+        Raises ConfigurationError if it has a field that JSON cannot carry.
+        """
+        return _decoder(event_class).decode
 
 
 def decode_as(event_class: EventMeta) -> Decode:

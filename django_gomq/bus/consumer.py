@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypedDict
+
+import msgspec
 
 from .codec import Decode, decode_as
 from .errors import ConfigurationError
@@ -42,8 +43,7 @@ OPTIONS: Final = frozenset(ConsumerOptions.__annotations__)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consumer:
+class Consumer(msgspec.Struct, frozen=True, kw_only=True):
     """A registration: stable name, event types, options, handler."""
 
     name: str
@@ -51,7 +51,7 @@ class Consumer:
     """Event types and patterns."""
     handler: Handler
     """The function or method that is called with a message, or a list of them."""
-    decoders: Mapping[str, Decode] = field(default_factory=dict)
+    decoders: Mapping[str, Decode] = msgspec.field(default_factory=dict)
     """How to decode the types that were named by an Event class."""
     concurrency: int = 1
     """How many deliveries are in work at once in this process; a limit, no threads."""
@@ -158,7 +158,7 @@ class Consumer:
     def with_options(self, options: Mapping[str, Any]) -> Consumer:
         """Return a copy with these options; a ConfigurationError names unknown ones."""
         check_options(self.name, options)
-        return replace(self, **options)
+        return msgspec.structs.replace(self, **options)
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

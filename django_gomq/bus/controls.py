@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from .backend import DeadLetter
+from .backend import Capabilities, DeadLetter
+from .hooks import Hooks
 from .life import Life
 from .stats import BrokerStats
 
@@ -15,6 +16,21 @@ class Controls(ABC):
     @abstractmethod
     def _living(self) -> Life:
         """Return the broker's life in this process, begun now if need be."""
+
+    @property
+    def hooks(self) -> Hooks:
+        """The observers of this process."""
+        return self._living().hooks
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend promises."""
+        return self._living().backend.capabilities
+
+    @property
+    def backend_name(self) -> str:
+        """The backend's short name."""
+        return self._living().backend.name
 
     def resize(self, consumer: str, capacity: int) -> None:
         """Give a consumer's channel another capacity, in this process."""

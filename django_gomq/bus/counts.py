@@ -7,24 +7,24 @@ is taken once for many messages (18 ns a message where Prometheus objects cost 2
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from threading import Lock, RLock
 from typing import Final
+
+import msgspec
 
 from .labels import OTHER, Labels
 from .outcome import DropReason, Verdict
 
-NS: Final = 1_000_000_000
+NS: Final = 1_000_000_000  # nanoseconds in a second
 WAIT_BUCKETS: Final = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0)
 HANDLER_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.025, 0.1, 1.0, 10.0)
 MAX_ERROR_TYPES: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Exemplar:
+class Exemplar(msgspec.Struct, frozen=True):
     """One observed value, in seconds, and the trace that it belongs to."""
 
     value: float
@@ -32,8 +32,7 @@ class Exemplar:
     timestamp: float
 
 
-@dataclass(frozen=True, slots=True)
-class HistogramState:
+class HistogramState(msgspec.Struct, frozen=True):
     """What a histogram held at one moment; counts are per bucket, not cumulative."""
 
     bounds: tuple[float, ...]
@@ -46,46 +45,67 @@ class HistogramState:
 class Histogram:
     """True counts of durations by bucket. Not thread-safe: its owner holds a lock."""
 
-    __slots__ = ("_bounds", "_bounds_ns", "_counts", "_exemplars", "_sum_ns")
+    __slots__ = ("_bounds", "_counts", "_exemplars", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
-        # A bucket counts what is at most its bound; bisect_right asks for the next
-        # greater whole nanosecond.
-        self._bounds_ns = [int(bound * NS) for bound in bounds]
         self._counts = [0] * (len(bounds) + 1)
-        self._sum_ns = 0
+        self._sum = 0.0
         self._exemplars: dict[int, Exemplar] = {}
 
-    def observe_all(self, values_ns: list[int]) -> None:
-        """Count these durations, in nanoseconds; sorts the list in place.
+    def observe(self, seconds: float) -> None:
+        """Count one duration; one below 0 counts as 0."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += max(0.0, seconds)
+
+    def observe_all(self, seconds: list[float]) -> None:
+        """Count these durations; sorts the list in place. One below 0 counts as 0.
 
         One search per bound, not per value: 256 values cost as much as 7.
         """
-        values_ns.sort()
-        below = 0
-        for index, bound in enumerate(self._bounds_ns):
-            up_to = bisect_right(values_ns, bound, below)
+        if len(seconds) > 1:
+            seconds.sort()
+        below, last = 0, len(seconds)
+        for index, bound in enumerate(self._bounds):
+            if below == last:
+                break
+            # A bucket counts what is at most its bound.
+            is_rest = seconds[-1] <= bound
+            up_to = last if is_rest else bisect_right(seconds, bound, below)
             self._counts[index] += up_to - below
             below = up_to
-            if below == len(values_ns):
-                break
-        self._counts[-1] += len(values_ns) - below
-        self._sum_ns += sum(values_ns)
+        self._counts[-1] += last - below
+        self._sum += sum(seconds) if not seconds or seconds[0] >= 0 else _sum(seconds)
 
-    def keep_exemplar(self, value_ns: int, trace_id: str) -> None:
+    def observe_within(
+        self, least: float, most: float, total: float, count: int
+    ) -> bool:
+        """Count durations that all lie between two, and sum up to ``total``.
+
+        Returns False, and counts nothing, where a bound may part them.
+        """
+        index = bisect_left(self._bounds, most)
+        if least < 0.0 or (index and least <= self._bounds[index - 1]):
+            return False
+        self._counts[index] += count
+        self._sum += total
+        return True
+
+    def keep_exemplar(self, seconds: float, trace_id: str) -> None:
         """Remember the trace of this value as its bucket's latest."""
-        index = sum(value_ns > bound for bound in self._bounds_ns)
-        self._exemplars[index] = Exemplar(value_ns / NS, trace_id, time.time())
+        index = bisect_left(self._bounds, seconds)
+        self._exemplars[index] = Exemplar(seconds, trace_id, time.time())
 
     def state(self) -> HistogramState:
         """Return a copy of what it holds."""
         return HistogramState(
-            self._bounds,
-            tuple(self._counts),
-            self._sum_ns / NS,
-            dict(self._exemplars),
+            self._bounds, tuple(self._counts), self._sum, dict(self._exemplars)
         )
+
+
+def _sum(seconds: Iterable[float]) -> float:
+    # A clock that was set back between two processes makes a wait negative.
+    return sum(max(0.0, one) for one in seconds)
 
 
 class ConsumerCounts:
@@ -115,14 +135,10 @@ class ConsumerCounts:
     def _label(self, event_type: str) -> str:
         return event_type if self._labels is None else self._labels.of(event_type)
 
-    def count_dispatched(self, tally: Mapping[str, int]) -> None:
-        """Count messages by event type that were meant for this consumer."""
+    def count_dispatched(self, event_type: str, count: int) -> None:
+        """Count messages of one event type that were meant for this consumer."""
         with self.lock:
-            if self._labels is None:
-                self.dispatched.update(tally)
-                return
-            for event_type, count in tally.items():
-                self.dispatched[self._labels.of(event_type)] += count
+            self.dispatched[self._label(event_type)] += count
 
     def count_dropped(self, event_types: Iterable[str], reason: DropReason) -> None:
         """Count one drop for each event type given."""
@@ -133,11 +149,9 @@ class ConsumerCounts:
         """Count one drop. The caller holds the lock."""
         self.dropped[self._label(event_type), reason] += 1
 
-    def count_successes(self, event_types: Iterable[str]) -> None:
-        """Count one success for each event type given. The caller holds the lock."""
-        if self._labels is not None:
-            event_types = map(self._labels.of, event_types)
-        self.processed.update((name, Verdict.SUCCESS) for name in event_types)
+    def count_successes(self, event_type: str, count: int) -> None:
+        """Count successes of one event type. The caller holds the lock."""
+        self.processed[self._label(event_type), Verdict.SUCCESS] += count
         self.last_success = time.time()
 
     def count_lost_leases(self, event_types: Sequence[str]) -> None:
@@ -212,8 +226,7 @@ class RefusalCounts:
             }
 
 
-@dataclass(frozen=True, slots=True)
-class Refusals:
+class Refusals(msgspec.Struct, frozen=True):
     """What was not taken of one event type."""
 
     refused: Mapping[str, int]

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
 from threading import RLock, Thread, current_thread
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from .counts import NS
-from .delivery import Delivery
+from .audience import Audience
+from .delivery import Delivery, Run
 from .labels import OTHER
 from .message import Message
 from .outcome import DropReason
-from .queues import Audience, QueueBook, TypeQueue
+from .queues import QueueBook, TypeQueue
 from .ready import ReadyList
 from .subscription import Subscription
 from .threads import claim_thread
@@ -37,7 +37,7 @@ class Dispatcher:
         self._on_error = on_error
         self._ready: ReadyList[TypeQueue] = ReadyList()
         self._lock = RLock()  # a signal handler may publish in the midst of a publish
-        self._handing: list[tuple[Subscription, list[Delivery], bool]] = []
+        self._handing: list[tuple[Subscription, Run, bool]] = []
         self._under_way: tuple[TypeQueue, int] | None = None
         self._thread: Thread | None = None
         self._failures = 0
@@ -104,25 +104,26 @@ class Dispatcher:
         with self._lock:
             queue.scheduled = False
         audience = queue.audience  # once: somebody may join at any moment
-        wanted = min(len(queue), BATCH)
+        wanted = BATCH
         if audience.gates:
-            wanted = self._reserve(queue, audience, wanted)
+            wanted = self._reserve(queue, audience, min(len(queue), BATCH))
         if wanted:
-            batch = queue.take(wanted)
+            # A message is its own first delivery, so this is a run already.
+            batch = queue.take_into(cast("list[Message[Any]]", Run()), wanted)
             self._under_way = queue, len(batch)
             self._handing = self._plan(queue, audience, batch, wanted)
             self._finish()
 
     def _finish(self) -> None:
         """Hand over what was taken and give its room back; also after a restart."""
-        while self._handing:
-            subscription, deliveries, is_reserved = self._handing[-1]
-            tally = {deliveries[0].message.type: len(deliveries)}
+        handing = self._handing
+        while handing:
+            subscription, deliveries, is_reserved = handing[-1]
             if is_reserved:
-                subscription.offer_reserved(deliveries, tally)
+                subscription.offer_reserved(deliveries)
             else:
-                subscription.offer(deliveries, tally)
-            self._handing.pop()
+                subscription.offer(deliveries)
+            handing.pop()
         queue = self._end_under_way()
         if queue:
             self.schedule(queue)
@@ -140,7 +141,7 @@ class Dispatcher:
         while self._handing:
             subscription, deliveries, is_reserved = self._handing.pop()
             messages = [one.message for one in deliveries]
-            subscription.counts.count_dispatched({messages[0].type: len(messages)})
+            subscription.counts.count_dispatched(messages[0].type, len(messages))
             subscription.count_drops(messages, reason)
             if is_reserved:
                 subscription.channel.return_permits(len(messages))
@@ -178,9 +179,15 @@ class Dispatcher:
         audience: Audience,
         batch: Sequence[Message[Any]],
         reserved: int,
-    ) -> list[tuple[Subscription, list[Delivery], bool]]:
+    ) -> list[tuple[Subscription, Run, bool]]:
         """Pair every subscriber with its deliveries, by type and priority."""
-        plan = []
+        if not audience.gates and queue.label != OTHER:
+            return [  # nearly always; reversed, as it is taken from the end
+                (one, run, False)
+                for run in reversed(_runs_of_one_priority(batch) if batch else ())
+                for one in reversed(audience.subscribers)
+            ]
+        plan: list[tuple[Subscription, Run, bool]] = []
         used = dict.fromkeys(audience.gates, 0)
         for event_type, messages in _by_type(queue, batch):
             runs = _runs_of_one_priority(messages)
@@ -192,7 +199,7 @@ class Dispatcher:
         for gate, count in used.items():
             if count < reserved:
                 gate.channel.return_permits(reserved - count)
-        plan.reverse()  # taken from the end
+        plan.reverse()
         return plan
 
     def _subscribers(
@@ -208,28 +215,21 @@ def _by_type(
     queue: TypeQueue, batch: Sequence[Message[Any]]
 ) -> Iterable[tuple[str, Sequence[Message[Any]]]]:
     if not batch:
-        return []  # a stop took it
+        return ()  # a stop took it
     if queue.label != OTHER:
-        return [(queue.label, batch)]
+        return ((queue.label, batch),)
     found: dict[str, list[Message[Any]]] = {}
     for message in batch:
         found.setdefault(message.type, []).append(message)
     return found.items()
 
 
-def _runs_of_one_priority(messages: Sequence[Message[Any]]) -> list[list[Delivery]]:
-    deliveries = [Delivery(one, due_ns(one)) for one in messages]
+def _runs_of_one_priority(messages: Sequence[Message[Any]]) -> list[Run]:
+    deliveries = cast("Sequence[Delivery]", messages)
     # A batch comes sorted by priority, so equal ends mean that all are equal.
-    if messages[0].priority == messages[-1].priority:
-        return [deliveries]
-    return [list(run) for _, run in groupby(deliveries, _priority)]
-
-
-def due_ns(message: Message[Any]) -> int:
-    """Return when a message could be handled first, in nanoseconds since 1970."""
-    if not message.delay:
-        return message.time_ns
-    return message.time_ns + int(message.delay * NS)
+    if deliveries[0].message.priority != deliveries[-1].message.priority:
+        return [Run(run) for _, run in groupby(deliveries, _priority)]
+    return [deliveries if isinstance(deliveries, Run) else Run(deliveries)]
 
 
 def _priority(delivery: Delivery) -> int:

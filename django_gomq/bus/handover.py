@@ -21,6 +21,8 @@ class Handover:
     ) -> None:
         self._broker = broker
         self._backend = backend
+        self._backend_name = backend.name
+        self._publish = backend.publish
         self._hooks = hooks
         self._refusals = refusals
 
@@ -31,9 +33,19 @@ class Handover:
         parents: tuple[object, ...] = (),
     ) -> None:
         """Publish one message while the hooks watch."""
-        backend = self._backend
-        with self._hooks.publishing(self._broker, backend.name, message, parents):
-            backend.publish(message, timeout)
+        hooks = self._hooks
+        ends = hooks.before_publish(self._broker, self._backend_name, message, parents)
+        if not ends:
+            self._publish(message, timeout)
+            return
+        error: Exception | None = None
+        try:
+            self._publish(message, timeout)
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            hooks.after_publish(ends, error)
 
     def publish_many(
         self,
@@ -42,15 +54,14 @@ class Handover:
         parents: Sequence[tuple[object, ...]] = (),
     ) -> list[PublishError | None]:
         """Publish what can be published; see ``Broker.publish_many``."""
-        for message in messages:
-            self._backend.check(message)
         if self._hooks.publish_watchers:
             answers = self._publish_each(messages, timeout, parents)
         else:
             answers = self._backend.publish_many(messages, timeout)
-        for message, answer in zip(messages, answers, strict=True):
-            if answer is not None:
-                self.refuse(message, answer)
+        if any(answers):
+            for message, answer in zip(messages, answers, strict=True):
+                if answer is not None:
+                    self.refuse(message, answer)
         return answers
 
     def _publish_each(

@@ -6,8 +6,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import Context
 from typing import Any
+
+import msgspec
 
 from .consumer import Consumer
 from .errors import PublishError
@@ -18,8 +20,7 @@ from .stats import Remainder
 logger = logging.getLogger("gomq.hooks")
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """What a handler is about to be given: one message, or a batch of them."""
 
     broker: str
@@ -44,6 +45,11 @@ class Watch:
         """Run after the handler, whatever came of it; one outcome per message."""
 
 
+EndOfPublish = Callable[[Exception | None], None]
+
+LendContext = Callable[[Message[Any]], Context | None]
+
+
 class Hook:
     """A no-op observer to derive from.
 
@@ -58,8 +64,8 @@ class Hook:
 
     def publishing(
         self, broker: str, backend: str, message: Message[Any], parent: object
-    ) -> Callable[[Exception | None], None] | None:
-        """Run before a message is handed over; headers may still be written.
+    ) -> EndOfPublish | None:
+        """Run before a message is handed over; headers may still be added.
 
         ``parent`` is what ``capture_context`` returned at emit, or None. The function
         returned is called afterwards, with what the hand-over raised: a PublishError
@@ -73,6 +79,17 @@ class Hook:
 
     def attempting(self, attempt: Attempt) -> Watch | None:
         """Run before a handler; the watch it returns surrounds the handler."""
+        return None
+
+    lends_contexts = False
+    """Say so where ``lend_context`` does more than nothing; read as the others."""
+
+    def lend_context(self, message: Message[Any]) -> Context | None:
+        """Return a context to run a handler in, unwatched; None: it is to be watched.
+
+        Asked before ``attempting``, of the only watcher of attempts. A watch costs
+        microseconds: this is the way around for attempts of which nothing is kept.
+        """
         return None
 
     def refused(self, broker: str, event: str, error: PublishError) -> None:
@@ -132,6 +149,12 @@ class Hooks:
         self._hooks = tuple(hooks)
         self.publish_watchers = tuple(h for h in hooks if h.watches_publishing)
         self.attempt_watchers = tuple(h for h in hooks if h.watches_attempts)
+        watchers = self.attempt_watchers
+        self._lender = (
+            watchers[0] if len(watchers) == 1 and watchers[0].lends_contexts else None
+        )
+        self.lend_context: LendContext | None = self._lend if self._lender else None
+        """The one watcher's way around a watch, if it has one."""
         self.errors = Counter({type(hook).__name__: 0 for hook in self._hooks})
         """How often hooks raised, by class name of the hook."""
 
@@ -150,32 +173,43 @@ class Hooks:
                 captured[-1] = hook.capture_context()
         return tuple(captured)
 
-    @contextmanager
-    def publishing(
+    def before_publish(
         self,
         broker: str,
         backend: str,
         message: Message[Any],
-        parents: tuple[object, ...] = (),
-    ) -> Iterator[None]:
-        """Surround the hand-over of one message."""
-        ends = []
+        parents: Sequence[object] = (),
+    ) -> Sequence[tuple[Hook, EndOfPublish]]:
+        """Run before one message is handed over; return what to run afterwards."""
+        ends: list[tuple[Hook, EndOfPublish]] | None = None
         for index, hook in enumerate(self.publish_watchers):
             parent = parents[index] if parents else None
-            with self._isolated(hook):
+            try:
                 end = hook.publishing(broker, backend, message, parent)
-                if end is not None:
-                    ends.append((hook, end))
-        error: Exception | None = None
+            except Exception:  # noqa: BLE001 - a hook's bug
+                self._note_failure(hook)
+                continue
+            if end is not None:
+                ends = [*(ends or ()), (hook, end)]
+        return ends or ()
+
+    def after_publish(
+        self,
+        ends: Sequence[tuple[Hook, EndOfPublish]],
+        error: Exception | None,
+    ) -> None:
+        """Run after it, with what the hand-over raised."""
+        for hook, end in reversed(ends):
+            with self._isolated(hook):
+                end(error)
+
+    def _lend(self, message: Message[Any]) -> Context | None:
+        assert self._lender is not None  # noqa: S101 - who asks has seen lend_context
         try:
-            yield
-        except Exception as raised:
-            error = raised
-            raise
-        finally:
-            for hook, end in reversed(ends):
-                with self._isolated(hook):
-                    end(error)
+            return self._lender.lend_context(message)
+        except Exception:  # noqa: BLE001 - a hook's bug
+            self._note_failure(self._lender)
+            return None
 
     def attempting(self, attempt: Attempt) -> list[tuple[Hook, Watch]]:
         """Begin the watches of one attempt, in the current context."""
@@ -200,11 +234,14 @@ class Hooks:
     def _isolated(self, hook: Hook) -> Iterator[None]:
         try:
             yield
-        except Exception:
-            kind = type(hook).__name__
-            self.errors[kind] += 1
-            if self.errors[kind] == 1:
-                logger.exception(
-                    "A hook raised; the bus goes on, further errors are only counted",
-                    extra={"gomq_hook": kind},
-                )
+        except Exception:  # noqa: BLE001 - a hook's bug
+            self._note_failure(hook)
+
+    def _note_failure(self, hook: Hook) -> None:
+        kind = type(hook).__name__
+        self.errors[kind] += 1
+        if self.errors[kind] == 1:
+            logger.exception(  # noqa: LOG004 - every caller handles one
+                "A hook raised; the bus goes on, further errors are only counted",
+                extra={"gomq_hook": kind},
+            )

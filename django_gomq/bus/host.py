@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from .consumer import Handler
 
 
-class Host:
-    """The surroundings of handlers; these methods do nothing, for a bare program.
+class Care:
+    """What a host does around the handlers of one thread; here nothing.
 
-    They run on the thread that runs the handler.
+    Belongs to its thread.
     """
 
-    def before_handler(self) -> None:
-        """Run before each sync handler."""
+    is_due = False
+    """Whether ``before`` and ``after`` have anything to do: asked at each message."""
 
-    def after_handler(self) -> None:
-        """Run after each sync handler, whatever came of it."""
+    def before(self) -> None:
+        """Run before a sync handler."""
+
+    def after(self) -> None:
+        """Run after a sync handler, whatever came of it."""
+
+
+NO_CARE: Final = Care()
+
+
+class Host:
+    """The surroundings of handlers; these methods do nothing, for a bare program."""
+
+    def care(self) -> Care:
+        """Return what to do around the handlers of the current thread."""
+        return NO_CARE
 
     async def before_async_handler(self) -> None:
         """Run before each async handler, on the loop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from .backend import Surroundings
@@ -52,22 +53,49 @@ class Intake:
         Raises a PublishError if it is refused, and ConfigurationError for a delay or
         a priority that a consumer of the type excludes.
         """
-        queue = self._queues.get(message.type)
-        if queue is None:
-            queue = self._book.open(message.type)
+        # The hot path of every publish: the two steps of LockFreeBuffer.put stand here,
+        # as a call costs as much as both (45 ns of 350).
+        try:
+            queue = self._queues[message.type]
+            if queue.is_ordered or message.delay or not self._dispatcher.is_up:
+                self._publish_slowly(message, timeout)
+                return
+            queue.pop_permit()
+        except LookupError:
+            self._publish_slowly(message, timeout)
+            return
+        queue.levels[message.priority].append(message)
+        if not queue.scheduled:
+            self._dispatcher.schedule(queue)
+
+    def _publish_slowly(self, message: Message[Any], timeout: float | None) -> None:
+        queue = self._queues.get(message.type) or self._book.open(message.type)
         if message.delay or (queue.is_ordered and message.priority != DEFAULT_PRIORITY):
             self._check_special(message)
-        if not queue.try_permit():
-            self._wait_for_permit(queue, message, timeout)
-        if not self._dispatcher.is_up:
-            queue.return_permits(1)
-            raise self._not_running(queue, message)
+        self._wait_for_permit(queue, message, timeout)
         if message.delay:
             self._delay(queue, message)
             return
         queue.put_permitted(message, message.priority)
-        if not queue.scheduled:
+        self._dispatcher.schedule(queue)
+
+    def put_run(self, messages: Sequence[Message[Any]], start: int) -> int:
+        """Put messages of one type and priority, from ``start``, as far as room goes.
+
+        Returns how many: none, where each has to be looked at (delays, orders, a type
+        that is new).
+        """
+        first = messages[start]
+        queue = self._queues.get(first.type)
+        if queue is None or queue.is_ordered or first.delay:
+            return 0
+        wanted = len(messages) - start
+        room = queue.try_permits(wanted) if self._dispatcher.is_up else 0
+        if room:
+            taken = messages[start : start + room]
+            queue.put_many_permitted(taken, first.priority)
             self._dispatcher.schedule(queue)
+        return room
 
     def check(self, message: Message[Any]) -> None:
         """Raise what ``publish`` would raise at any time, for a message as this."""
@@ -99,10 +127,14 @@ class Intake:
         if self._is_bus_thread():
             timeout = None
         deadline = Deadline.after(timeout or 0.0)
-        while not queue.try_permit():
-            left = deadline.left()
+        while True:
+            has_room = queue.try_permit()
             if queue.closed or not self._dispatcher.is_up:
+                queue.return_permits(has_room)
                 raise self._not_running(queue, message)
+            if has_room:
+                return
+            left = deadline.left()
             if not left:
                 raise self._no_room(queue, message, timeout)
             queue.wait_for_room(left)
@@ -170,6 +202,6 @@ class Intake:
             by_type.setdefault(message.type, []).append(message)
         for event_type, messages in by_type.items():
             for subscription in self._book.match(event_type):
-                subscription.counts.count_dispatched({event_type: len(messages)})
+                subscription.counts.count_dispatched(event_type, len(messages))
                 subscription.count_drops(messages, reason)
         queue.end_dispatch(len(left))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from threading import RLock
+from typing import Any
 
-from .backend import Backend, Surroundings
+import msgspec
+
+from .backend import Surroundings
 from .consumer import Consumer
 from .counts import ConsumerCounts, RefusalCounts
 from .errors import (
@@ -18,9 +20,11 @@ from .errors import (
     PublishError,
 )
 from .handover import Handover
-from .hooks import Hook, Hooks
+from .hooks import Hooks
 from .labels import Labels
+from .message import Message
 from .outcome import DropReason
+from .plan import Plan
 from .process import Process
 from .processor import Processor
 from .slices import Server
@@ -29,24 +33,9 @@ from .subscription import Subscription
 from .threads import is_bus_thread
 from .worker import Worker
 
+Publish = Callable[[Message[Any], float | None], None]
+
 _POLL_SECONDS = 0.005  # a drain looks this often whether it is done
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a broker's parts are made of, in every process anew."""
-
-    alias: str
-    make_backend: Callable[[], Backend]
-    make_hooks: Callable[[], Sequence[Hook]]
-    get_worker: Callable[[], Worker] | None
-    """Returns the worker to share; without it the broker has one of its own."""
-    threads: int
-    """Handler threads of a worker of its own."""
-    declared: tuple[str, ...]
-    """Event types that have numbers before their first message."""
-    wait_buckets: tuple[float, ...]
-    handler_buckets: tuple[float, ...]
 
 
 class Life:
@@ -67,7 +56,6 @@ class Life:
         self._labels = Labels(plan.declared)
         self.refusals = RefusalCounts(self._labels)
         self.backend = plan.make_backend()
-        self.handover = Handover(plan.alias, self.backend, self.hooks, self.refusals)
         self.backend.open(
             Surroundings(
                 broker=plan.alias,
@@ -76,6 +64,13 @@ class Life:
                 is_bus_thread=is_bus_thread,
             )
         )
+
+        self.handover = Handover(plan.alias, self.backend, self.hooks, self.refusals)
+        is_watched = bool(self.hooks.publish_watchers)
+        self.publish: Publish = (
+            self.handover.publish_watched if is_watched else self.backend.publish
+        )
+        """Takes one message, or raises the PublishError that says why not."""
 
     def _find_worker(self) -> Worker:
         if self._plan.get_worker is not None:
@@ -225,7 +220,7 @@ class Life:
         """Return the numbers of this moment."""
         queues = self.backend.queue_stats()
         for event, refusals in self.refusals.state().items():
-            queues[event] = replace(
+            queues[event] = msgspec.structs.replace(
                 queues.get(event, QueueStats()),
                 refused=refusals.refused,
                 unconsumed=refusals.unconsumed,

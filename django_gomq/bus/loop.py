@@ -12,9 +12,9 @@ from threading import Lock, Thread
 from typing import Any
 
 from .delivery import Delivery
-from .outcome import Outcome
+from .outcome import ACK, Outcome
 from .settling import Results
-from .slices import Server, count_in_flight
+from .slices import Server
 from .threads import claim_thread
 
 
@@ -102,15 +102,24 @@ class LoopRunner:
             self._pump(server)
 
     async def _handle(self, server: Server, delivery: Delivery) -> None:
-        started = time.time_ns()
-        clock = time.perf_counter_ns()
-        with count_in_flight(server.subscription, 1):
+        began = time.monotonic()
+        server.subscription.begin(1)
+        try:
             outcome, trace_id = await self._process_safely(server, delivery)
-        spent = time.perf_counter_ns() - clock
-        results = Results()
-        results.add(delivery, outcome)
-        results.time(started - delivery.available_ns, spent, trace_id)
-        server.settle(results)
+        except BaseException:
+            server.subscription.end(1)
+            raise
+        spent = time.monotonic() - began
+        server.settle(
+            Results(
+                done=[delivery] if outcome is ACK else (),
+                ended=[] if outcome is ACK else [(delivery, outcome)],
+                waits=[began - delivery.available],
+                durations=[spent],
+                exemplars=[] if trace_id is None else [(spent, trace_id)],
+                in_flight=1,
+            )
+        )
 
     async def _process_safely(
         self, server: Server, delivery: Delivery

@@ -6,19 +6,22 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Generic
+from typing import Any, ClassVar, Final, Generic, NoReturn
 
 import msgspec
+from msgspec.structs import force_setattr
 from typing_extensions import TypeVar
 
 from .errors import ConfigurationError, DecodeError, MessageError, MessageTooLargeError
+from .process import current
 
 E = TypeVar("E", default=Any)  # so that a bare Message needs no brackets
 
 DEFAULT_PRIORITY: Final = 5
-PRIORITIES: Final = range(10)
+MAX_PRIORITY: Final = 9
+PRIORITIES: Final = range(MAX_PRIORITY + 1)
 MAX_TYPE_LENGTH: Final = 200
 MAX_KEY_LENGTH: Final = 200
 MAX_HEADERS: Final = 32
@@ -30,52 +33,17 @@ _JSON = msgspec.json.Decoder()
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
 
-class _IdSource:
-    """UUIDv7 strings that sort in the order in which one process made them.
-
-    RFC 9562, section 5.7 with a counter as in section 6.2, method 1: the first
-    48 bits are milliseconds, the last 48 a counter that starts at random, and
-    the 26 between them are drawn again each millisecond.
-    """
-
-    # Formatting only the counter keeps an id at a fifth of uuid.uuid4().
-    def __init__(self) -> None:
-        self._next = itertools.count(int.from_bytes(os.urandom(6)) >> 1).__next__
-        self._head = (-1, "")
-
-    def make(self, time_ns: int) -> str:
-        ms = time_ns // 1_000_000
-        head = self._head
-        if head[0] != ms:
-            head = self._head = (ms, self._make_head(ms))
-        return head[1] + f"{self._next():012x}"
-
-    @staticmethod
-    def _make_head(ms: int) -> str:
-        drawn = int.from_bytes(os.urandom(4))
-        high, low = drawn >> 20, 0x8000 | drawn & 0x3FFF
-        return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{high:03x}-{low:04x}-"
+# A UUIDv7 (RFC 9562, section 5.7): 48 bits of milliseconds, then 74 bits that a
+# process draws once and counts up (section 6.2, method 2), so that its ids sort in the
+# order in which they were made. Only the last 48 bits ever change. Counting costs 25 ns
+# and every message does it; the text costs 400 ns and is made for those who look.
+_next_number: Final = itertools.count(int.from_bytes(os.urandom(6)) >> 1).__next__
 
 
-_ids = _IdSource()
-
-
-def _renew_ids() -> None:
-    global _ids  # noqa: PLW0603 - the one series of this process
-    _ids = _IdSource()
-
-
-# A child that is forked within the parent's millisecond must not repeat its ids.
-os.register_at_fork(after_in_child=_renew_ids)
-
-
-def new_id(time_ns: int) -> str:
-    """Return a new UUIDv7 for this moment, in nanoseconds since 1970."""
-    return _ids.make(time_ns)
-
-
-def _new_id_now() -> str:
-    return _ids.make(time.time_ns())
+def _text_of(made: float, number: int) -> str:
+    ms, drawn = int(made * 1000), current().drawn
+    high, low = drawn >> 20 & 0xFFF, 0x8000 | drawn & 0x3FFF
+    return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{high:03x}-{low:04x}-{number:012x}"
 
 
 def decode_plain(message: Message[Any]) -> Any:
@@ -88,7 +56,32 @@ def decode_plain(message: Message[Any]) -> Any:
         ) from None
 
 
-class Message(msgspec.Struct, Generic[E], frozen=True, eq=False, gc=False):
+class _NoHeaders(dict[str, str]):
+    """The headers of all messages that have none: one dict less for each message."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("Headers are read-only: give them to Message(headers={...}).")
+
+    __setitem__ = __ior__ = setdefault = update = _refuse
+
+    def __deepcopy__(self, memo: Any) -> _NoHeaders:
+        return self
+
+
+NO_HEADERS: Final = _NoHeaders()
+
+
+class MessageMeta(msgspec.StructMeta):
+    """Lets ``isinstance(x, Message)`` hold for what handlers get, too."""
+
+    def __instancecheck__(cls, instance: object) -> bool:  # noqa: N805 - a metaclass
+        """Whether the object reads as a message."""
+        return getattr(type(instance), "reads_as_message", False)
+
+
+class Message(
+    msgspec.Struct, Generic[E], frozen=True, eq=False, gc=False, metaclass=MessageMeta
+):
     """One event in its envelope; made once, shared by all who read it.
 
     Two messages are equal only if they are the same object: the queues compare
@@ -104,25 +97,53 @@ class Message(msgspec.Struct, Generic[E], frozen=True, eq=False, gc=False):
     """What ``ordered_by_key`` consumers order by."""
     priority: int = DEFAULT_PRIORITY
     """0 to 9; higher is handled first."""
-    headers: dict[str, str] = {}
-    """Writable until the message is published."""
+    headers: dict[str, str] = NO_HEADERS
+    """Read-only; ``add_headers`` adds to them."""
     delay: float = 0.0
     """Seconds to wait before any consumer may see it."""
-    time_ns: int = msgspec.field(default_factory=time.time_ns)
-    """When it was made, in nanoseconds since 1970."""
-    id: str = msgspec.field(default_factory=_new_id_now)
-    """A UUIDv7, the same for every consumer and every attempt."""
-    attempt: int = 1
-    """Which attempt of this consumer this is; counts from 1."""
-    decode: Callable[[Message[Any]], Any] = decode_plain
-    """Reads ``body``; internal, set for each delivery."""
-    decoded: list[Any] | None = None
-    """Holds the data of a delivery once it has been read; internal."""
+    made: float = msgspec.field(default_factory=time.time)
+    """When it was made, in seconds since 1970."""
+    number: int | str = msgspec.field(default_factory=_next_number)
+    """What its id is made of, or the id itself if it was made elsewhere."""
+
+    reads_as_message: ClassVar[bool] = True
+
+    @property
+    def id(self) -> str:
+        """A UUIDv7, the same for every consumer and every attempt."""
+        number = self.number
+        return number if isinstance(number, str) else _text_of(self.made, number)
 
     @property
     def time(self) -> datetime:
         """When the message was made, in UTC."""
-        return datetime.fromtimestamp(self.time_ns / 1e9, UTC)
+        return datetime.fromtimestamp(self.made, UTC)
+
+    # A message reads as its own first delivery, as nothing more is to be said of that.
+
+    @property
+    def message(self) -> Message[E]:
+        """Itself."""
+        return self
+
+    @property
+    def available(self) -> float:
+        """When it could be handled first, in seconds of ``time.monotonic()``."""
+        return self.made + self.delay - time.time() + time.monotonic()
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of a consumer this is; counts from 1."""
+        return 1
+
+    @property
+    def token(self) -> None:
+        """Nothing to settle by."""
+        return
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Add headers, or replace some; only before the message is published."""
+        force_setattr(self, "headers", {**self.headers, **headers})
 
     @property
     def data(self) -> E:
@@ -130,29 +151,7 @@ class Message(msgspec.Struct, Generic[E], frozen=True, eq=False, gc=False):
 
         Raises DecodeError if the body is not JSON or does not fit its Event class.
         """
-        if self.decoded is None:  # nobody's delivery: a list for each would be tracked
-            return self.decode(self)  # type: ignore[no-any-return]
-        if not self.decoded:
-            self.decoded.append(self.decode(self))
-        return self.decoded[0]  # type: ignore[no-any-return]
-
-    def for_delivery(
-        self, attempt: int, decode: Callable[[Message[Any]], Any]
-    ) -> Message[E]:
-        """Return a copy for one delivery, with headers and data of its own."""
-        return Message(
-            self.type,
-            self.body,
-            self.key,
-            self.priority,
-            self.headers.copy(),
-            self.delay,
-            self.time_ns,
-            self.id,
-            attempt,
-            decode,
-            [],
-        )
+        return decode_plain(self)  # type: ignore[no-any-return]
 
 
 def validate(message: Message[Any], *, max_body_bytes: int) -> None:
@@ -160,15 +159,10 @@ def validate(message: Message[Any], *, max_body_bytes: int) -> None:
     if message.body.__class__ is not bytes:
         raise MessageError("body must be bytes of JSON.", event=message.type)
     if len(message.body) > max_body_bytes:
-        raise MessageTooLargeError(
-            f"The body has {len(message.body)} bytes, the limit is {max_body_bytes}: "
-            "emit an id and let the handler load the rest, or raise "
-            "GOMQ['MAX_BODY_BYTES'].",
-            event=message.type,
-        )
+        raise too_large(message.type, message.body, max_body_bytes)
     if message.key is not None:
         _validate_key(message)
-    if message.headers or message.headers.__class__ is not dict:
+    if message.headers is not NO_HEADERS:
         _validate_headers(message)
     # Exactly int: 5.0 is equal to 5, but no index.
     if message.priority.__class__ is not int or message.priority not in PRIORITIES:
@@ -179,6 +173,15 @@ def validate(message: Message[Any], *, max_body_bytes: int) -> None:
         raise MessageError(
             f"delay is {message.delay!r}, not seconds from now.", event=message.type
         )
+
+
+def too_large(event_type: str, body: bytes, limit: int) -> MessageTooLargeError:
+    """Return the error for a body above the limit, in bytes."""
+    return MessageTooLargeError(
+        f"The body has {len(body)} bytes, the limit is {limit}: emit an id and let the "
+        "handler load the rest, or raise GOMQ['MAX_BODY_BYTES'].",
+        event=event_type,
+    )
 
 
 def validate_type(event_type: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from .errors import ConfigurationError
 
@@ -60,13 +61,11 @@ class DropReason(StrEnum):
     SHUTDOWN = "shutdown"
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(msgspec.Struct, frozen=True):
     """The handler returned."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryAfter:
+class RetryAfter(msgspec.Struct, frozen=True):
     """The message comes back after ``delay`` seconds.
 
     ``error`` is None if the handler asked for it by RetryLater.
@@ -77,16 +76,14 @@ class RetryAfter:
     verdict: Verdict = Verdict.ERROR
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLettered:
+class DeadLettered(msgspec.Struct, frozen=True):
     """The consumer gave the message up."""
 
     error: BaseException
     verdict: Verdict = Verdict.ERROR
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(msgspec.Struct, frozen=True):
     """The message was not handled and will not be."""
 
     reason: DropReason

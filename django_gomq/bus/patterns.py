@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from .errors import ConfigurationError
 from .message import validate_type
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(msgspec.Struct, frozen=True):
     """An event type, or its beginning with a trailing ``*`` for one or more segments.
 
     ``health.*`` matches ``health.record.saved`` and not ``health``; ``*`` matches

@@ -1,22 +1,16 @@
 """The bound of a buffer: who may still put something in; it knows no item.
 
-Publishers share no lock: a permit is taken by one C call, atomic under the
-interpreter lock, and ``pop()`` raising IndexError *is* "full". Who gives permits
-back does so for whole batches, under the lock.
+Permits are a number under a lock, for who takes and gives whole batches: that costs
+nothing per item. Who takes one at a time has another kind, in ``lock_free``.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
-from itertools import islice, repeat
 from threading import TIMEOUT_MAX, Lock
-from typing import Final
 
 from .errors import ConfigurationError
-
-NEVER: Final = object()  # equal to no item, so that iter() ends by IndexError alone
 
 Wake = Callable[[], object]
 
@@ -30,31 +24,37 @@ class Permits:
     def __init__(self, capacity: int) -> None:
         check_capacity(capacity)
         self._lock = Lock()
-        self._permits: deque[None] = deque(repeat(None, capacity))
+        self._free = capacity
         self._capacity = capacity
         self._debt = 0  # permits that a shrink could not find; releases pay them
         self._out = 0  # held by items that were taken, or that are scheduled
-        self._given_back = 0  # all permits that ever came back
-        self._suspicion: tuple[tuple[int, int, int], float] | None = None
         self._waiters: deque[Wake] = deque()
+        self.given_back = 0
+        """All permits that ever came back."""
         self.closed = False
 
     def try_permit(self) -> bool:
         """Take one permit, or return False if there is none."""
-        try:
-            self._permits.pop()
-        except IndexError:
-            return False
-        return True
+        return bool(self.try_permits(1))
 
     def try_permits(self, wanted: int) -> int:
         """Take up to that many permits; return how many there were."""
-        taken: list[None] = []
-        try:
-            taken.extend(islice(iter(self._permits.pop, NEVER), wanted))
-        except IndexError:
-            pass  # extend() keeps what came before
-        return len(taken)
+        with self._lock:
+            return self._take_free(wanted)
+
+    # These three are all that a subclass needs to keep its permits in another way. The
+    # caller holds the lock.
+
+    def _take_free(self, wanted: int) -> int:
+        taken = min(wanted, self._free)
+        self._free -= taken
+        return taken
+
+    def _add_free(self, count: int) -> None:
+        self._free += count
+
+    def _count_free(self) -> int:
+        return self._free
 
     def hold(self, count: int = 1) -> None:
         """Note that permits are held by items outside the buffer (scheduled ones)."""
@@ -66,7 +66,7 @@ class Permits:
         with self._lock:
             self._out -= count
             self._add_permits(count)
-            woken = self._pop_waiters(count)
+            woken = self._pop_waiters(count) if self._waiters else ()
         for wake in woken:
             wake()
 
@@ -76,10 +76,12 @@ class Permits:
         self.release(count)
 
     def _add_permits(self, count: int) -> None:
-        paid = min(count, self._debt)
-        self._debt -= paid
-        self._given_back += count
-        self._permits.extend(repeat(None, count - paid))
+        self.given_back += count
+        if self._debt:
+            paid = min(count, self._debt)
+            self._debt -= paid
+            count -= paid
+        self._add_free(count)
 
     def _pop_waiters(self, most: int) -> list[Wake]:
         return [self._waiters.popleft() for _ in range(min(most, len(self._waiters)))]
@@ -92,7 +94,7 @@ class Permits:
         already is not called twice.
         """
         with self._lock:
-            if self._permits or self.closed:
+            if self._count_free() or self.closed:
                 return False
             if wake not in self._waiters:
                 self._waiters.append(wake)
@@ -101,7 +103,7 @@ class Permits:
     def pass_room_on(self) -> None:
         """Call who waits, as one that was called makes no use of the room."""
         with self._lock:
-            woken = self._pop_waiters(len(self._permits))
+            woken = self._pop_waiters(self._count_free())
         for wake in woken:
             wake()
 
@@ -156,44 +158,10 @@ class Permits:
         if change >= 0:
             self._add_permits(change)
         else:
-            self._debt += -change - self.try_permits(-change)
-
-    def reconcile(self, patience: float = 1.0) -> int:
-        """Give back permits that were lost; return how many. To be called now and then.
-
-        A signal handler's exception between a publisher's two steps loses the permit.
-        Such a permit is missing for good, one in a publisher's hands for moments. They
-        look alike while others come and go: only what is missing after ``patience``
-        seconds in which no permit was taken or given back counts as lost.
-        """
-        with self._lock:
-            waiting = self._count_waiting()  # first: what comes meanwhile looks missing
-            held = self._count_held()
-            missing = held - self._out - waiting
-            now = time.monotonic()
-            if missing <= 0:
-                # Fewer than none: one was thought lost while its process stood still.
-                self._debt += -missing - self.try_permits(-missing)
-                self._suspicion = None
-                return 0
-            seen = missing, held, self._given_back
-            if self._suspicion is None or self._suspicion[0] != seen:
-                self._suspicion = seen, now
-            if now - self._suspicion[1] < patience:
-                return 0
-            self._suspicion = None
-            self._add_permits(missing)
-            woken = self._pop_waiters(missing)
-        for wake in woken:
-            wake()
-        return missing
-
-    def _count_waiting(self) -> int:
-        """Return how many items wait with a permit of theirs."""
-        return 0
+            self._debt += -change - self._take_free(-change)
 
     def _count_held(self) -> int:
-        return self._capacity + self._debt - len(self._permits)
+        return self._capacity + self._debt - self._count_free()
 
     @property
     def capacity(self) -> int:
@@ -209,12 +177,12 @@ class Permits:
     @property
     def room(self) -> int:
         """How many puts would be taken now; it only grows for who alone puts."""
-        return len(self._permits)
+        return self._count_free()
 
     @property
     def has_room(self) -> bool:
         """Whether a put would be taken now."""
-        return bool(self._permits)
+        return self._count_free() > 0
 
 
 def check_capacity(capacity: int) -> None:

@@ -41,10 +41,12 @@ def _make_mark() -> _Mark:
 class Process:
     """One process, compared by identity; a forked child gets another one."""
 
-    __slots__ = ("__weakref__", "lock", "pid")
+    __slots__ = ("__weakref__", "drawn", "lock", "pid")
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self.drawn = int.from_bytes(os.urandom(4))
+        """Random bits by which what it makes differs from what others make."""
         self.lock = RLock()
         """For what is made once in a process; never one that a parent may hold."""
 

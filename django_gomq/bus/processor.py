@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from .consumer import Consumer
-from .counts import NS
 from .delivery import Delivery
 from .errors import DecodeError
 from .hooks import Attempt, Hooks
 from .host import Host
+from .lane import Lane, end_care, refuse_coroutine, report_host
 from .message import Message
 from .outcome import (
     ACK,
@@ -29,6 +29,7 @@ from .outcome import (
     RetryLater,
     Verdict,
 )
+from .received import receive
 
 
 class Processor:
@@ -45,32 +46,33 @@ class Processor:
         self._backend = backend
         self._hooks = hooks
         self._host = host
-        self._max_age_ns = consumer.max_age and int(consumer.max_age * NS)
+        self._decoders = consumer.decoders
+        self._max_age = consumer.max_age
         self._handler = consumer.handler
         if consumer.atomic:
             self._handler = host.in_transaction(consumer.handler, consumer.atomic)
-        self._call = self._call_watched if hooks.attempt_watchers else self._call_bare
+        is_watched = bool(hooks.attempt_watchers)
+        self._call = self._call_watched if is_watched else self._call_bare
+        needs_no_watch = not is_watched or hooks.lend_context is not None
+        self.is_plain = needs_no_watch and not consumer.max_age
+        """Whether most deliveries need no more than their handler: ``process_all``."""
+        lane = Lane(self._handler, consumer.decoders, hooks, host)
+        self.process_all = partial(lane.run, self.decide, self._call_watched)
+        """Runs a sync handler for many deliveries; see ``Lane.run``."""
 
     def process(self, delivery: Delivery) -> tuple[Outcome, str | None]:
         """Run a sync handler once; return its outcome and the trace to show for it."""
-        if self._max_age_ns and self._is_expired(delivery):
+        if self._max_age and self._is_expired(delivery):
             return EXPIRED, None
-        message = self._open(delivery)
-        self._host.before_handler()
+        message = receive(delivery, self._decoders)
+        care = self._host.care()
+        if care.is_due:
+            care.before()
         try:
             return Context().run(self._call, message, delivery)
         finally:
-            self._end_handler()
-
-    def _end_handler(self) -> None:
-        # What it raises comes too late to change what the handler did.
-        try:
-            self._host.after_handler()
-        except Exception as error:  # noqa: BLE001 - a host's bug
-            self._report_host(error)
-
-    def _report_host(self, error: Exception) -> None:
-        self._hooks.tell(lambda hook: hook.failed("host", error))
+            if care.is_due:
+                end_care(care, self._hooks)
 
     def _call_bare(
         self, message: Message[Any], delivery: Delivery
@@ -78,7 +80,7 @@ class Processor:
         try:
             result = self._handler(message)
             if result is not None:
-                _refuse_coroutine(result)
+                refuse_coroutine(result)
         except BaseException as error:  # noqa: BLE001 - it must not end our thread
             return self.decide(delivery, error), None
         return ACK, None
@@ -93,9 +95,9 @@ class Processor:
 
     async def process_async(self, delivery: Delivery) -> tuple[Outcome, str | None]:
         """Run an async handler once, in the context of the calling task."""
-        if self._max_age_ns and self._is_expired(delivery):
+        if self._max_age and self._is_expired(delivery):
             return EXPIRED, None
-        message = self._open(delivery)
+        message = receive(delivery, self._decoders)
         watches = self._hooks.attempting(self._attempt([message], [delivery]))
         await self._host.before_async_handler()
         try:
@@ -106,8 +108,8 @@ class Processor:
         finally:
             try:
                 await self._host.after_async_handler()
-            except Exception as error:  # noqa: BLE001 - as in _end_handler
-                self._report_host(error)
+            except Exception as error:  # noqa: BLE001 - as in end_care
+                report_host(error, self._hooks)
         self._hooks.attempted(watches, [outcome])
         return outcome, next((w.trace_id for _, w in watches if w.trace_id), None)
 
@@ -159,14 +161,17 @@ class Processor:
         return [self._run_batch([one])[0] for one in deliveries]
 
     def _call_batch(self, deliveries: Sequence[Delivery]) -> BaseException | None:
-        messages = [self._open(one) for one in deliveries]
+        messages = [receive(one, self._decoders) for one in deliveries]
+        care = self._host.care()
         try:
-            self._host.before_handler()
+            if care.is_due:
+                care.before()
             Context().run(self._call_batch_watched, messages, deliveries)
         except BaseException as error:  # noqa: BLE001 - as in _call_bare
             return error
         finally:
-            self._end_handler()
+            if care.is_due:
+                end_care(care, self._hooks)
         return None
 
     def _call_batch_watched(
@@ -177,7 +182,7 @@ class Processor:
         try:
             result = self._handler(messages)
             if result is not None:
-                _refuse_coroutine(result)
+                refuse_coroutine(result)
         except BaseException as error:
             outcomes = self._outcomes_of(deliveries, error)
             raise
@@ -217,32 +222,21 @@ class Processor:
             return DeadLettered(error, verdict)
         return RetryAfter(delay, error, verdict)
 
-    def _open(self, delivery: Delivery) -> Message[Any]:
-        message = delivery.message
-        decode = self._consumer.decode(message.type)
-        return message.for_delivery(delivery.attempt, decode)
-
     def _is_expired(self, delivery: Delivery) -> bool:
-        if not self._max_age_ns:
+        if not self._max_age:
             return False
-        born_ns = delivery.message.time_ns + int(delivery.message.delay * NS)
-        return time.time_ns() - born_ns > self._max_age_ns
+        message = delivery.message
+        return time.time() - message.made - message.delay > self._max_age
 
     def _attempt(
         self, messages: list[Message[Any]], deliveries: Sequence[Delivery]
     ) -> Attempt:
-        waited_ns = time.time_ns() - min(one.available_ns for one in deliveries)
+        waited = time.monotonic() - min(one.available for one in deliveries)
         return Attempt(
             self._broker,
             self._backend,
             self._consumer,
             messages,
             deliveries[0].attempt,
-            max(0.0, waited_ns / NS),
+            max(0.0, waited),
         )
-
-
-def _refuse_coroutine(result: object) -> None:
-    if inspect.iscoroutine(result):
-        result.close()
-        raise TypeError("A sync handler returned a coroutine: make it 'async def'.")

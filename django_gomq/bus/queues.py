@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
-from .channel import Channel
+from .audience import Audience, Subscribers
 from .errors import NoConsumerError
 from .labels import MAX_UNDECLARED_TYPES, OTHER
+from .lock_free import LockFreeBuffer
 from .message import Message, validate_type
 from .patterns import Pattern
 from .stats import QueueStats
 from .subscription import Subscription
 
-Match = Callable[[str], tuple[Subscription, ...]]
 
-
-class Audience(NamedTuple):
-    """Who gets the messages of a queue; one value, so that it changes in one step."""
-
-    subscribers: tuple[Subscription, ...] = ()
-    gates: tuple[Subscription, ...] = ()
-    """Subscribers with backpressure: nothing is taken before they have room."""
-
-
-class TypeQueue(Channel[Message[Any]]):
-    """The bounded buffer of one event type between publishers and the dispatcher."""
+class TypeQueue(LockFreeBuffer[Message[Any]]):
+    """The buffer of one event type, between publishers and the dispatcher."""
 
     def __init__(self, label: str, capacity: int) -> None:
         super().__init__(capacity)
@@ -56,7 +46,7 @@ class TypeQueue(Channel[Message[Any]]):
             self.dispatched += count
             self._out -= count
             self._add_permits(count)
-            woken = self._pop_waiters(count)
+            woken = self._pop_waiters(count) if self._waiters else ()
         for wake in woken:
             wake()
 
@@ -91,30 +81,30 @@ class QueueBook:
         self._broker = broker
         self._capacity = capacity
         self._lock = Lock()
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self._subscribers = Subscribers()
         self._other: TypeQueue | None = None
         self._undeclared = 0
         self._is_closed = False
         self.by_type: dict[str, TypeQueue] = {}
         """Read without a lock by publishers."""
-        self.match: Match = _matcher(())
-        """Returns who subscribes to an event type; replaced when somebody joins."""
 
     def subscribe(self, subscription: Subscription) -> None:
         """Send this subscription what it subscribes to, from now on."""
         with self._lock:
-            self._subscriptions = (*self._subscriptions, subscription)
-            # A new cache: a thread that is filling the old one fills it in vain.
-            self.match = _matcher(self._subscriptions)
+            self._subscribers.add(subscription)
             for event_type, queue in self.by_type.items():
                 self._connect(queue, self.match(event_type))
             if self._other is not None:
-                self._connect(self._other, self._subscriptions)
+                self._connect(self._other, self._subscribers.all)
 
     def _connect(self, queue: TypeQueue, found: Sequence[Subscription]) -> None:
         queue.is_ordered = any(one.consumer.ordered_by_key for one in found)
         gates = tuple(one for one in found if one.consumer.overflow == "backpressure")
         queue.audience = Audience(tuple(found), gates)
+
+    def match(self, event_type: str) -> tuple[Subscription, ...]:
+        """Return who subscribes to an event type."""
+        return self._subscribers.match(event_type)
 
     def open(self, event_type: str) -> TypeQueue:
         """Return the queue of this type, made now if need be.
@@ -145,7 +135,7 @@ class QueueBook:
 
     def _shared(self) -> TypeQueue:
         if self._other is None:
-            self._other = self._make(OTHER, self._subscriptions)
+            self._other = self._make(OTHER, self._subscribers.all)
         return self._other
 
     def _make(self, label: str, found: Sequence[Subscription]) -> TypeQueue:
@@ -177,15 +167,5 @@ class QueueBook:
         }
 
     def _exact_types(self) -> list[str]:
-        types = {text for one in self._subscriptions for text in one.consumer.types}
+        types = {text for one in self._subscribers.all for text in one.consumer.types}
         return sorted(text for text in types if Pattern(text).is_exact)
-
-
-def _matcher(subscriptions: Sequence[Subscription]) -> Match:
-    @functools.lru_cache(4096)
-    def match(event_type: str) -> tuple[Subscription, ...]:
-        return tuple(
-            one for one in subscriptions if one.consumer.subscribes_to(event_type)
-        )
-
-    return match

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+
+import msgspec
 
 from .errors import ConfigurationError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How often, and how long apart, a failed handler runs again.
 
     Delays grow as ``min_delay * factor ** (attempt - 1)`` up to ``max_delay``, in

@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from operator import attrgetter, sub
+
+import msgspec
 
 from .backend import Backend, Settled
-from .delivery import Delivery
-from .outcome import ACK, DeadLettered, Dropped, Outcome, RetryAfter
+from .counts import ConsumerCounts
+from .delivery import Delivery, Run
+from .outcome import DeadLettered, Dropped, Outcome, RetryAfter
 from .subscription import Subscription
 
 Ended = tuple[Delivery, Outcome]
 
+_TYPE = attrgetter("message.type")
 
-@dataclass(slots=True)
-class Results:
-    """What became of a slice; durations are in nanoseconds."""
 
-    done: list[Delivery] = field(default_factory=list)
+class Results(msgspec.Struct):
+    """What became of a slice; waits and durations are in seconds."""
+
+    done: Sequence[Delivery] = ()
     """Those that succeeded."""
-    ended: list[Ended] = field(default_factory=list)
+    ended: list[Ended] = []
     """All others, each with its outcome."""
-    waits: list[int] = field(default_factory=list)
-    durations: list[int] = field(default_factory=list)
-    exemplars: list[tuple[int, str]] = field(default_factory=list)
+    served: Sequence[Delivery] = ()
+    """Deliveries that were handled one after the other, at ``times``."""
+    times: list[float] = []
+    """When the first of them began and each one ended, by ``time.monotonic()``."""
+    waits: list[float] = []
+    """Of what was handled in another way."""
+    durations: list[float] = []
+    exemplars: list[tuple[float, str]] = []
     """Durations of attempts whose trace is kept."""
-
-    def add(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Note how a delivery ended."""
-        if outcome is ACK:
-            self.done.append(delivery)
-        else:
-            self.ended.append((delivery, outcome))
-
-    def time(self, wait_ns: int, duration_ns: int, trace_id: str | None) -> None:
-        """Note how long an attempt waited and took."""
-        self.waits.append(max(0, wait_ns))
-        self.durations.append(duration_ns)
-        if trace_id is not None:
-            self.exemplars.append((duration_ns, trace_id))
+    in_flight: int = 0
+    """How many were noted to be in the handler, which this ends."""
 
 
 class Settler:
@@ -47,6 +45,9 @@ class Settler:
     def __init__(self, subscription: Subscription, backend: Backend) -> None:
         self._subscription = subscription
         self._backend = backend
+        consumer = subscription.consumer
+        is_single = len(consumer.types) == 1 and not consumer.has_patterns
+        self._only_type = consumer.types[0] if is_single else None
 
     def settle(self, results: Results) -> None:
         """Tell the backend, count, and give permits back.
@@ -55,17 +56,19 @@ class Settler:
         moment, and never not at all.
         """
         done, ended = results.done, results.ended
-        lost = self._ack(done) if done else []
+        lost = self._ack(done) if done else ()
         answers = self._end(ended) if ended else []
         self._count(results, lost, answers)
+        if not ended:
+            self._subscription.finish(done, len(done))
+            return
         self._report(ended, answers)
-        kept = answers.count(Settled.KEPT)
         finished = [
             pair[0]
             for pair, answer in zip(ended, answers, strict=True)
             if answer is not Settled.KEPT
         ]
-        self._subscription.finish([*done, *finished], len(done) + len(ended) - kept)
+        self._subscription.finish([*done, *finished], len(done) + len(finished))
 
     def _ack(self, done: Sequence[Delivery]) -> Sequence[Delivery]:
         try:
@@ -90,17 +93,29 @@ class Settler:
         counts = self._subscription.counts
         done = results.done
         with counts.lock:
+            self._subscription.in_flight -= results.in_flight
             if lost:
                 counts.count_lost_leases([one.message.type for one in lost])
                 done = [one for one in done if one not in lost]
-            if done:
-                counts.count_successes([one.message.type for one in done])
+            self._count_done(done)
             for (delivery, outcome), answer in zip(results.ended, answers, strict=True):
                 self._count_ended(delivery, outcome, answer)
-            counts.wait.observe_all(results.waits)
-            counts.duration.observe_all(results.durations)
-            for value_ns, trace_id in results.exemplars:
-                counts.duration.keep_exemplar(value_ns, trace_id)
+            if results.served:
+                _observe(counts, results.served, results.times)
+            else:
+                counts.wait.observe_all(results.waits)
+                counts.duration.observe_all(results.durations)
+            for seconds, trace_id in results.exemplars:
+                counts.duration.keep_exemplar(seconds, trace_id)
+
+    def _count_done(self, done: Sequence[Delivery]) -> None:
+        counts, only_type = self._subscription.counts, self._only_type
+        if only_type is not None:
+            if done:
+                counts.count_successes(only_type, len(done))
+            return
+        for event_type, count in Counter(map(_TYPE, done)).items():
+            counts.count_successes(event_type, count)
 
     def _count_ended(
         self, delivery: Delivery, outcome: Outcome, answer: Settled
@@ -145,3 +160,27 @@ class Settler:
                 )
             case Dropped(reason):  # pragma: no branch - there is no other
                 tell(lambda hook: hook.dropped(broker, name, [message], reason))
+
+
+def _observe(
+    counts: ConsumerCounts, served: Sequence[Delivery], times: list[float]
+) -> None:
+    """Count waits and durations. The caller holds the lock of the counts.
+
+    An attempt begins where the one before it ended. Each is counted in its own bucket;
+    where the ends of a run show that all share one, none has to be looked at: 0.1 us
+    for 256, not 20.
+    """
+    first, last, count = times[0], times[-1], len(served)
+    if count == 1:
+        counts.duration.observe(last - first)
+        counts.wait.observe(first - served[0].available)
+        return
+    spent = last - first
+    if not counts.duration.observe_within(0.0, spent, spent, count):
+        counts.duration.observe_all(list(map(sub, times[1:], times)))
+    waiting = (served if isinstance(served, Run) else Run(served)).waiting
+    total = sum(times) - last - waiting.total
+    least, most = first - waiting.latest, times[-2] - waiting.earliest
+    if not counts.wait.observe_within(least, most, total, count):
+        counts.wait.observe_all(list(map(sub, times, waiting.available)))

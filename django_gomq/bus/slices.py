@@ -8,19 +8,20 @@ long behind slow ones (measured: 0.49 s behind 256 prefetched ones).
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from threading import get_ident
 from typing import Final
 
 from .backend import Backend
 from .delivery import Delivery
-from .outcome import Outcome
+from .hand import take_in_hand
+from .lane import Passage
+from .outcome import ACK, Outcome
 from .processor import Processor
 from .settling import Results, Settler
-from .subscription import Subscription, take_hand
+from .subscription import Subscription
 
-SLICE_NS: Final = 1_000_000
+SLICE_SECONDS: Final = 0.001
 MAX_SLICE: Final = 256
 
 
@@ -38,57 +39,58 @@ class Server:
         self.processor = processor
         self.settle = Settler(subscription, backend).settle
         self._sharers = min(threads, subscription.consumer.concurrency)
+        consumer = subscription.consumer
+        self.serve = self._serve_each if consumer.batch is None else self._serve_batch
+        """Processes and settles what was taken."""
 
     def share(self) -> int:
         """Return how many deliveries a thread may take now."""
         consumer = self.subscription.consumer
         if consumer.batch is not None:
             return consumer.batch
-        pace_ns = self.subscription.pace_ns
-        if not pace_ns:
+        pace = self.subscription.pace
+        if not pace:
             return 1  # nothing is known of this handler yet
-        fair = -(-len(self.subscription.channel) // self._sharers)
-        return max(1, min(fair, SLICE_NS // pace_ns, MAX_SLICE))
+        most = min(int(SLICE_SECONDS / pace), MAX_SLICE)
+        if self._sharers > 1:
+            most = min(most, -(-len(self.subscription.channel) // self._sharers))
+        return max(1, most)
 
-    def serve(self, batch: list[Delivery]) -> None:
-        """Process and settle what was taken."""
-        if self.subscription.consumer.batch is not None:
-            self._serve_batch(batch)
-        else:
-            self._serve_each(batch)
-
-    def _serve_each(self, batch: list[Delivery]) -> None:
+    def _serve_each(self, batch: Sequence[Delivery]) -> None:
         # What is not started stays where a stop finds it.
-        hand = deque(batch)
-        me = get_ident()
-        self.subscription.hands[me] = hand
-        results = Results()
-        with count_in_flight(self.subscription, 1):
-            spent_ns = self._work_off(hand, results)
-        del self.subscription.hands[me]
-        if results.durations:  # a stop may have taken all
-            self._learn_pace(spent_ns // len(results.durations))
-            self.settle(results)
+        hand = take_in_hand(batch)
+        subscription, me = self.subscription, get_ident()
+        subscription.hands[me] = hand
+        subscription.begin(1)
+        passage = self._work_off(hand)
+        del subscription.hands[me]
+        left = list(hand)
+        if left:
+            subscription.put_back(left)
+        times = passage.times
+        served = len(times) - 1
+        if served:
+            self._learn_pace((times[-1] - times[0]) / served)
+            self.settle(_results_of(batch, passage))
+        else:
+            subscription.end(1)  # a stop has taken all
 
-    def _work_off(self, hand: deque[Delivery], results: Results) -> int:
-        """Process until the hand is empty; return the nanoseconds that it took."""
-        clock = time.perf_counter_ns
-        before = began = clock()
-        # One clock read per message: the wall clock is the monotonic one, shifted.
-        to_wall = time.time_ns() - before
-        while True:
-            try:
-                delivery = hand.popleft()
-            except IndexError:
-                return before - began
+    def _work_off(self, hand: Iterator[Delivery]) -> Passage:
+        until = time.monotonic() + 2 * SLICE_SECONDS
+        if self.processor.is_plain:
+            return self.processor.process_all(hand, until)
+        passage = Passage(times=[time.monotonic()])
+        for delivery in hand:
             outcome, trace_id = self._process_safely(delivery)
-            after = clock()
-            results.add(delivery, outcome)
-            waited = before + to_wall - delivery.available_ns
-            results.time(waited, after - before, trace_id)
-            before = after
-            if hand and after - began > 2 * SLICE_NS:
-                self.subscription.put_back(take_hand(hand))
+            now = time.monotonic()
+            if trace_id is not None:
+                passage.exemplars.append((now - passage.times[-1], trace_id))
+            if outcome is not ACK:
+                passage.end(delivery, outcome)
+            passage.times.append(now)
+            if now > until:
+                break
+        return passage
 
     def _process_safely(self, delivery: Delivery) -> tuple[Outcome, str | None]:
         try:
@@ -106,38 +108,42 @@ class Server:
             self.subscription.hooks.tell(lambda hook: hook.failed("processor", error))
             return [self.processor.decide(one, error) for one in batch]
 
-    def _serve_batch(self, batch: list[Delivery]) -> None:
-        began = time.perf_counter_ns()
-        now = time.time_ns()
-        with count_in_flight(self.subscription, len(batch)):
-            outcomes = self._process_batch_safely(batch)
-        spent = time.perf_counter_ns() - began
-        results = Results(durations=[spent])
-        for delivery, outcome in zip(batch, outcomes, strict=True):
-            results.add(delivery, outcome)
-            results.waits.append(max(0, now - delivery.available_ns))
-        self.settle(results)
+    def _serve_batch(self, batch: Sequence[Delivery]) -> None:
+        began = time.monotonic()
+        self.subscription.begin(len(batch))
+        outcomes = self._process_batch_safely(batch)
+        pairs = list(zip(batch, outcomes, strict=True))
+        self.settle(
+            Results(
+                done=[one for one, outcome in pairs if outcome is ACK],
+                ended=[pair for pair in pairs if pair[1] is not ACK],
+                waits=[began - one.available for one in batch],
+                durations=[time.monotonic() - began],
+                in_flight=len(batch),
+            )
+        )
 
-    def _learn_pace(self, mean_ns: int) -> None:
+    def _learn_pace(self, mean: float) -> None:
         # A handler that turns slow is believed at once, one that turns fast slowly.
-        known = self.subscription.pace_ns
-        grown = mean_ns if mean_ns > known else (7 * known + mean_ns) // 8
-        self.subscription.pace_ns = max(1, grown)
+        known = self.subscription.pace
+        grown = mean if mean > known else (7 * known + mean) / 8
+        self.subscription.pace = max(1e-9, grown)
 
 
-class count_in_flight:  # noqa: N801 - used as a function
-    """Counts deliveries as inside the handler for as long as the block lasts."""
-
-    __slots__ = ("_count", "_subscription")
-
-    def __init__(self, subscription: Subscription, count: int) -> None:
-        self._subscription = subscription
-        self._count = count
-
-    def __enter__(self) -> None:
-        with self._subscription.counts.lock:
-            self._subscription.in_flight += self._count
-
-    def __exit__(self, *error: object) -> None:
-        with self._subscription.counts.lock:
-            self._subscription.in_flight -= self._count
+def _results_of(batch: Sequence[Delivery], passage: Passage) -> Results:
+    """Return what became of the first deliveries of a batch, as many as were served."""
+    times, ended = passage.times, passage.ended
+    count = len(times) - 1
+    served = batch if count == len(batch) else batch[:count]
+    done = served
+    if ended:
+        failed = set(passage.ended_at)
+        done = [one for at, one in enumerate(served) if at not in failed]
+    return Results(
+        done=done,
+        ended=ended,
+        served=served,
+        times=times,
+        exemplars=passage.exemplars,
+        in_flight=1,
+    )

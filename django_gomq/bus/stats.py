@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from .counts import HistogramState
 from .outcome import DropReason, Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueStats:
+class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     """One event type at this broker. ``published = dispatched + depth + delayed``."""
 
     published: int = 0
@@ -18,14 +18,13 @@ class QueueStats:
     depth: int = 0
     delayed: int = 0
     capacity: int = 0
-    refused: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = msgspec.field(default_factory=dict)
     """By reason."""
     unconsumed: int = 0
     rolled_back: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerStats:
+class ConsumerStats(msgspec.Struct, frozen=True, kw_only=True):
     """One consumer at this broker.
 
     ``dispatched = succeeded + all dropped + dead_lettered + handed_back + depth +
@@ -67,8 +66,7 @@ class ConsumerStats:
         return sum(self.dispatched.values()) - ended - held
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerStats:
+class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     """One broker in this process."""
 
     queues: Mapping[str, QueueStats]
@@ -90,8 +88,7 @@ class BrokerStats:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remainder:
+class Remainder(msgspec.Struct, frozen=True, kw_only=True):
     """What a stop left unhandled: the last words of a broker."""
 
     dropped: Mapping[str, int]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
 from .channel import Channel
 from .consumer import Consumer
-from .counts import NS, ConsumerCounts
-from .delivery import Delivery
+from .counts import ConsumerCounts
+from .delivery import Delivery, join
 from .hooks import Hooks
 from .keys import KeyGate
 from .message import Message
 from .outcome import DropReason
-from .permits import NEVER
 from .stats import ConsumerStats
 
 
@@ -38,51 +37,53 @@ class Subscription:
         self.consumer = consumer
         self.hooks = hooks
         self.counts = counts or ConsumerCounts()
-        self.channel: Channel[Delivery] = Channel(consumer.capacity)
+        self.channel: Channel[Delivery] = Channel(consumer.capacity, join)
         self.keys = KeyGate(self.channel) if consumer.ordered_by_key else None
         self.turns: deque[None] = deque(repeat(None, consumer.concurrency))
         """One for each thread (or task) that may still serve this subscription."""
-        self.on_work: Callable[[Subscription], None] = _nobody
+        self.on_work: Callable[[], object] = _nobody
         """Set by the worker: called when there may be work."""
         self.paused = False
         self.in_hurry = False
         """Nothing lingers any more: the broker drains."""
         self.in_flight = 0
         """Deliveries inside the handler; written under the lock of the counts."""
-        self.hands: dict[int, deque[Delivery]] = {}
+        self.hands: dict[int, Iterator[Delivery]] = {}
         """What threads took and did not start yet, by thread."""
         self.scheduled: Callable[..., int] = _none_later
         """Set by the backend: how many of our deliveries wait for their time, and
         come back only after the seconds given, if any are."""
-        self.pace_ns = 0
-        """How long the handler takes, as a moving average; 0 as long as unknown."""
+        self.pace = 0.0
+        """Seconds that a delivery takes, as a moving average; 0 as long as unknown."""
 
-    def offer(self, deliveries: Sequence[Delivery], tally: Mapping[str, int]) -> None:
-        """Take in deliveries of one priority; what finds no room is dropped by policy.
+    def offer(self, deliveries: Sequence[Delivery]) -> None:
+        """Take in deliveries of one type and priority; policy drops what has no room.
 
-        ``tally`` counts them by event type.
+        Other subscriptions may hold the same sequence: nobody changes it.
         """
-        room = self.channel.try_permits(len(deliveries))
-        self.counts.count_dispatched(tally)
+        first = deliveries[0].message
+        self.counts.count_dispatched(first.type, len(deliveries))
+        room = self.channel.put_run(deliveries, first.priority)
         if room < len(deliveries):
             self._overflow(deliveries[room:])
-            deliveries = deliveries[:room]
-        self._add(deliveries)
+        if room:
+            self.notify()
 
-    def offer_reserved(
-        self, deliveries: Sequence[Delivery], tally: Mapping[str, int]
-    ) -> None:
-        """Take in deliveries of one priority, for which ``reserve`` found room."""
-        self.counts.count_dispatched(tally)
-        self._add(deliveries)
+    def offer_reserved(self, deliveries: Sequence[Delivery]) -> None:
+        """Take in such deliveries, for which ``reserve`` found room."""
+        first = deliveries[0].message
+        self.counts.count_dispatched(first.type, len(deliveries))
+        self.channel.put_permitted(deliveries, first.priority)
+        self.notify()
 
     def accept(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Take in what a server handed out; return what found no room after all."""
         room = self.channel.try_permits(len(deliveries))
         taken, rest = deliveries[:room], deliveries[room:]
-        self.counts.count_dispatched(Counter(one.message.type for one in taken))
+        for event_type, count in Counter(one.message.type for one in taken).items():
+            self.counts.count_dispatched(event_type, count)
         for one in taken:
-            self.channel.put_permitted(one, one.message.priority)
+            self.channel.put_permitted((one,), one.message.priority)
         if taken:
             self.notify()
         return rest
@@ -90,11 +91,6 @@ class Subscription:
     def reserve(self, wanted: int) -> int:
         """Take room for up to that many deliveries; return how much there was."""
         return self.channel.try_permits(wanted)
-
-    def _add(self, deliveries: Sequence[Delivery]) -> None:
-        if deliveries:
-            self.channel.put_many_permitted(deliveries, deliveries[0].message.priority)
-            self.notify()
 
     def _overflow(self, arriving: Sequence[Delivery]) -> None:
         if self.consumer.overflow == "drop_oldest":
@@ -109,7 +105,7 @@ class Subscription:
             victim = self.channel.evict_oldest(up_to=priority)
             if victim is None:
                 break
-            self.channel.put_permitted(delivery, priority)
+            self.channel.put_permitted((delivery,), priority)
             evicted.append(victim.message)
         if evicted:
             self.count_drops(evicted, DropReason.EVICTED)
@@ -134,7 +130,7 @@ class Subscription:
     def notify(self) -> None:
         """Tell the worker that there may be work."""
         if self.turns and not self.paused:
-            self.on_work(self)
+            self.on_work()
 
     def notify_all(self) -> None:
         """Tell the worker once for each free turn, as after a pause."""
@@ -146,10 +142,19 @@ class Subscription:
         """Whether a delivery waits that could be started."""
         return bool(self.channel) or bool(self.keys)
 
-    def take(self, most: int) -> list[Delivery]:
+    def take(self, most: int) -> Sequence[Delivery]:
         """Return up to ``most`` deliveries to start; they keep their permits."""
         source = self.channel if self.keys is None else self.keys
         return source.take(most)
+
+    def begin(self, count: int) -> None:
+        """Note that deliveries go into the handler; their settlement ends that."""
+        with self.counts.lock:
+            self.in_flight += count
+
+    def end(self, count: int) -> None:
+        """Note that deliveries left the handler without a settlement."""
+        self.begin(-count)
 
     def put_back(self, deliveries: list[Delivery]) -> None:
         """Return deliveries that were taken and not started, to be the next."""
@@ -164,7 +169,8 @@ class Subscription:
             for delivery in deliveries:
                 if self.keys.finish(delivery):
                     self.notify()
-        self.channel.release(count)
+        if count:
+            self.channel.release(count)
 
     def take_where(self, is_wanted: Callable[[Delivery], bool]) -> list[Delivery]:
         """Remove and return what waits and is wanted; it keeps its permits."""
@@ -176,7 +182,7 @@ class Subscription:
 
     def take_all(self) -> list[Delivery]:
         """Remove and return everything that was not started; for a stop."""
-        in_hand = [one for hand in list(self.hands.values()) for one in take_hand(hand)]
+        in_hand = [one for hand in list(self.hands.values()) for one in hand]
         return in_hand + self.take_where(lambda _: True)
 
     def revoke(self, is_lost: Callable[[Delivery], bool]) -> int:
@@ -186,7 +192,7 @@ class Subscription:
         """
         # What a thread holds in its hands may wait long behind a slow handler.
         for hand in list(self.hands.values()):
-            self.put_back(take_hand(hand))
+            self.put_back(list(hand))
         lost = self.take_where(is_lost)
         self.counts.count_handed_back(len(lost))
         self.channel.release(len(lost))
@@ -200,8 +206,8 @@ class Subscription:
             firsts += self.keys.firsts()
         if not firsts:
             return 0.0
-        oldest_ns = min(first.available_ns for first in firsts)
-        return max(0.0, (time.time_ns() - oldest_ns) / NS)
+        oldest = min(first.available for first in firsts)
+        return max(0.0, time.monotonic() - oldest)
 
     def stats(self) -> ConsumerStats:
         """Return the numbers of this moment."""
@@ -230,19 +236,9 @@ class Subscription:
             )
 
 
-def take_hand(hand: deque[Delivery]) -> list[Delivery]:
-    """Empty a deque that others may empty too: each delivery goes to one of them."""
-    taken: list[Delivery] = []
-    try:
-        taken.extend(iter(hand.popleft, NEVER))
-    except IndexError:
-        pass  # extend() keeps what came before
-    return taken
-
-
 def _none_later(seconds: float = 0.0) -> int:
     return 0
 
 
-def _nobody(subscription: Subscription) -> None:
+def _nobody() -> None:
     """Before a worker serves it, work waits."""

@@ -6,17 +6,17 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Condition, Thread, current_thread
 from typing import Final
+
+import msgspec
 
 from .threads import claim_thread
 
 TICK_SECONDS: Final = 1.0  # the one regular wake-up of an idle process
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True):
     """A moment on the monotonic clock; None never comes."""
 
     at: float | None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from threading import Lock, Thread
 from typing import Final
+
+import msgspec
 
 from .hooks import Hooks
 from .host import Host
@@ -21,8 +23,7 @@ from .timers import Timers
 IDLE_SECONDS: Final = 5.0  # how long a thread keeps its connections with nothing to do
 
 
-@dataclass(slots=True)
-class _Seat:
+class _Seat(msgspec.Struct, eq=False):
     """What one handler thread is doing; written by that thread alone."""
 
     server: Server | None = None
@@ -66,7 +67,7 @@ class Worker:
         """Serve this subscription no more; what runs is left to run."""
         with self._lock:
             self._servers.pop(subscription, None)
-        subscription.on_work = lambda _: None
+        subscription.on_work = lambda: None
 
     def start(self) -> None:
         """Start timers and handler threads; idempotent."""
@@ -101,13 +102,13 @@ class Worker:
         """How many handler threads run."""
         return sum(thread.is_alive() for thread in self._pool)
 
-    def _choose_wake(self, server: Server) -> Callable[[Subscription], None]:
+    def _choose_wake(self, server: Server) -> Callable[[], object]:
         consumer = server.subscription.consumer
         if consumer.is_async:
-            return lambda _: self._loop.pump(server)
+            return partial(self._loop.pump, server)
         if consumer.batch is not None and consumer.linger:
-            return lambda _: self._wake_or_linger(server)
-        return lambda _: self._schedule(server)
+            return partial(self._wake_or_linger, server)
+        return partial(self._schedule, server)
 
     def _schedule(self, server: Server) -> None:
         try:
@@ -115,6 +116,17 @@ class Worker:
         except IndexError:
             return  # all threads that may serve it will look again when they are done
         self._ready.add(server)
+
+    def _take_turn_again(self, server: Server) -> None:
+        consumer = server.subscription.consumer
+        if consumer.linger:
+            server.subscription.notify()  # a batch that is not full waits for more
+            return
+        try:
+            server.subscription.turns.pop()
+        except IndexError:
+            return
+        self._ready.add_own(server)
 
     def _wake_or_linger(self, server: Server) -> None:
         subscription = server.subscription
@@ -163,9 +175,9 @@ class Worker:
         finally:
             seat.server = None
             subscription.turns.append(None)
-        # What came while our turn was taken woke nobody.
-        if subscription.has_work:
-            subscription.notify()
+        # What came while our turn was taken woke nobody; we come back for it.
+        if subscription.has_work and not subscription.paused:
+            self._take_turn_again(server)
 
     def _tell_host_idle(self) -> None:
         try:

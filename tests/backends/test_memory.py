@@ -50,7 +50,7 @@ def subscription(backend: MemoryBackend) -> Subscription:
 
 
 def taken(subscription: Subscription) -> Delivery:
-    subscription.offer([Delivery(Message("a.b"), 0)], {"a.b": 1})
+    subscription.offer([Delivery(Message("a.b"), 0)])
     (delivery,) = subscription.take(1)
     return delivery
 

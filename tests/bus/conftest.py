@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from threading import Event
 from typing import Any, Protocol
 
 import pytest
@@ -9,6 +10,7 @@ from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.hooks import Hook
+from tests.bus.interrupting import interruptible
 
 
 class MakeBroker(Protocol):
@@ -58,3 +60,10 @@ def make_broker() -> Iterator[MakeBroker]:
 @pytest.fixture
 def broker(make_broker: MakeBroker) -> Broker:
     return make_broker()
+
+
+@pytest.fixture
+def interrupts() -> Iterator[Event]:
+    """A SIGVTALRM raises Interrupted, once, if this was set."""
+    with interruptible() as armed:
+        yield armed

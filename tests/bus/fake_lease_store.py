@@ -11,7 +11,6 @@ from typing import Any
 
 from django_gomq.bus.backend import DeadLetter, Settled
 from django_gomq.bus.consumer import Consumer
-from django_gomq.bus.counts import NS
 from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import DeadLettered, Outcome, RetryAfter
@@ -35,7 +34,9 @@ class Row:
     message: Message[Any]
     consumer: str
     available_at: float
-    available_ns: int
+    """By the server's clock."""
+    due: float
+    """The same moment, in seconds since 1970."""
     attempt: int = 0
     owner: str | None = None
     lease_until: float = 0.0
@@ -79,10 +80,10 @@ class LeaseStore:
                 if consumer.subscribes_to(message.type)
             ]
             at = self.clock.now + message.delay
-            at_ns = message.time_ns + int(message.delay * NS)
+            due = message.made + message.delay
             for name in found:
                 row_id = next(self._ids)
-                self.rows[row_id] = Row(row_id, message, name, at, at_ns)
+                self.rows[row_id] = Row(row_id, message, name, at, due)
             return len(found)
 
     def claim(self, consumer: str, owner: str, most: int) -> list[Delivery]:
@@ -107,7 +108,8 @@ class LeaseStore:
         row.owner, row.attempt = owner, row.attempt + 1
         row.lease_until = self.clock.now + self.lease
         token = row.id, row.attempt
-        return Delivery(row.message, row.available_ns, row.attempt, token)
+        available = row.due - time.time() + time.monotonic()
+        return Delivery(row.message, available, row.attempt, token)
 
     def settle(self, owner: str, delivery: Delivery, outcome: Outcome) -> Settled:
         with self._connect():
@@ -117,7 +119,7 @@ class LeaseStore:
             match outcome:
                 case RetryAfter(delay, error):
                     row.available_at = self.clock.now + delay
-                    row.available_ns = time.time_ns() + int(delay * NS)
+                    row.due = time.time() + delay
                     self._give_back(row, is_counted=error is not None)
                 case DeadLettered(error):
                     self._bury(row, error)

@@ -17,7 +17,6 @@ from django_gomq.bus.backend import (
     Settled,
     Surroundings,
 )
-from django_gomq.bus.counts import NS
 from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.errors import BrokerClosedError, MessageError
 from django_gomq.bus.message import Message
@@ -159,7 +158,7 @@ class PartitionBackend(Backend):
                 assignment.position += 1
                 if subscription.consumer.subscribes_to(message.type):
                     token = assignment, offset
-                    found.append(Delivery(message, message.time_ns, 1, token))
+                    found.append(Delivery(message, message.available, 1, token))
                 else:
                     with self._lock:
                         assignment.finish(offset)
@@ -183,9 +182,9 @@ class PartitionBackend(Backend):
             return Settled.LOST_LEASE
         match outcome:
             case RetryAfter(delay, error):
-                due_ns = time.time_ns() + int(delay * NS)
+                due = time.monotonic() + delay
                 attempt = delivery.attempt + (error is not None)
-                again = Delivery(delivery.message, due_ns, attempt, delivery.token)
+                again = Delivery(delivery.message, due, attempt, delivery.token)
                 assignment.retries.put(again, delay)
                 return Settled.KEPT
             case DeadLettered(error):  # before the offset is finished

@@ -6,8 +6,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from django_gomq.bus.counts import RefusalCounts
 from django_gomq.bus.errors import PublishError
-from django_gomq.bus.hooks import Attempt, Hook, Watch
+from django_gomq.bus.handover import Handover
+from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
+from django_gomq.bus.labels import Labels
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import DropReason, Outcome, RetryAfter
 from django_gomq.bus.stats import Remainder
@@ -104,3 +107,27 @@ class _Watch(Watch):
 
     def end(self, outcomes: Sequence[Outcome]) -> None:
         self._watcher.calls.append(("end", list(outcomes)))
+
+
+def hand_over(
+    hooks: Hooks,
+    raises: BaseException | None = None,
+    parents: tuple[object, ...] = (),
+    then: Callable[[], object] = lambda: None,
+) -> None:
+    """Publish a message of a.b while these hooks watch, to a backend that does this."""
+
+    class Server:
+        name = "memory"
+
+        def publish(self, message: Message[Any], timeout: float | None) -> None:
+            then()
+            if raises is not None:
+                raise raises
+
+    server: Any = Server()
+    handover = Handover("default", server, hooks, RefusalCounts(Labels()))
+    handover.publish_watched(MESSAGE, None, parents)
+
+
+MESSAGE: Message[Any] = Message("a.b")

@@ -27,6 +27,7 @@ class Bare(MemoryBackend):
     extend = Backend.extend
     is_reading = Backend.is_reading
     pending = Backend.pending
+    publish_many = Backend.publish_many
     dead_letters = Backend.dead_letters
     queue_stats = Backend.queue_stats
 
@@ -57,6 +58,26 @@ def test_what_a_backend_does_not_say_is_nothing() -> None:
     assert stats.queues["a.b"].capacity == 0
     assert not stats.reader_up
     assert broker.close(timeout=1).is_clean
+
+
+def test_a_backend_may_publish_many_one_by_one() -> None:
+    broker = Broker(lambda: Bare(capacity=2))
+    broker.consume("a.b", print, name="c", overflow="backpressure", capacity=1)
+    broker.pause("c")
+    broker.publish(Message("a.b"))
+    subscription = broker._living().subscription("c")
+    wait_until(lambda: len(subscription.channel) == 1)
+    messages = [Message[Any](event) for event in ("a.b", "x.y", "a.b", "a.b")]
+
+    answers = broker.publish_many(messages)
+
+    assert [None if one is None else one.code for one in answers] == [
+        None,
+        "no_consumer",
+        None,
+        "queue_full",
+    ]
+    broker.close(timeout=0)
 
 
 def test_a_backend_without_leases_answers_that_they_are_kept() -> None:

@@ -33,8 +33,8 @@ def test_counts_begin_at_zero(counts: ConsumerCounts) -> None:
 
 
 def test_dispatched_messages_add_up_by_type(counts: ConsumerCounts) -> None:
-    counts.count_dispatched({"a.b": 2, "x.y": 1})
-    counts.count_dispatched({"a.b": 3})
+    for name, count in (("a.b", 2), ("x.y", 1), ("a.b", 3)):
+        counts.count_dispatched(name, count)
 
     assert counts.dispatched == {"a.b": 5, "x.y": 1}
 
@@ -51,8 +51,8 @@ def test_drops_add_up_by_type_and_reason(counts: ConsumerCounts) -> None:
 
 
 def test_successes_add_up_over_all_types(counts: ConsumerCounts) -> None:
-    counts.count_successes(["a.b", "x.y"])
-    counts.count_successes(["a.b"])
+    counts.count_successes("a.b", 2)
+    counts.count_successes("x.y", 1)
     counts.count_failure("a.b", Verdict.TIMEOUT, ValueError())
 
     assert counts.processed["a.b", Verdict.SUCCESS] == 2
@@ -62,7 +62,7 @@ def test_successes_add_up_over_all_types(counts: ConsumerCounts) -> None:
 def test_the_moment_of_the_last_success_is_kept(counts: ConsumerCounts) -> None:
     before = time.time()
 
-    counts.count_successes(["a.b"])
+    counts.count_successes("a.b", 1)
 
     assert counts.last_success is not None
     assert before <= counts.last_success <= time.time()
@@ -111,7 +111,7 @@ def test_histograms_have_the_buckets_that_were_asked_for() -> None:
 def test_racing_threads_lose_no_count(counts: ConsumerCounts) -> None:
     def count() -> None:
         for _ in range(500):
-            counts.count_dispatched({"a.b": 1})
+            counts.count_dispatched("a.b", 1)
             counts.count_dropped(["a.b"], DropReason.EVICTED)
             counts.count_handed_back(1)
 

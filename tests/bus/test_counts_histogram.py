@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
@@ -8,29 +9,25 @@ from hypothesis import strategies as st
 
 from django_gomq.bus.counts import (
     HANDLER_BUCKETS,
-    NS,
     WAIT_BUCKETS,
     Exemplar,
     Histogram,
 )
 
-BOUNDS = st.lists(
-    st.integers(1, 1000).map(lambda number: number / 1000),
-    min_size=1,
-    max_size=8,
-    unique=True,
-).map(sorted)
-# Durations from nothing to far above all bounds, many of them exactly on one.
-VALUES = st.lists(
-    st.integers(0, 2 * NS) | st.integers(0, 1000).map(lambda ms: ms * 1_000_000)
-)
+BOUND = st.integers(1, 1000).map(lambda ms: ms / 1000)
+BOUNDS = st.lists(BOUND, min_size=1, max_size=8, unique=True).map(sorted)
+# Seconds from below nothing to far above all bounds, many of them exactly on one or
+# as near to it as can be.
+NEAR = st.builds(math.nextafter, BOUND, st.sampled_from([-1.0, 9.0]))
+VALUE = st.floats(-2, 2) | BOUND | NEAR | st.just(0.0)
+VALUES = st.lists(VALUE)
 
 
-def count_naively(bounds: list[float], values: list[int]) -> tuple[int, ...]:
+def count_naively(bounds: list[float], values: list[float]) -> tuple[int, ...]:
     counts = [0] * (len(bounds) + 1)
     for value in values:
         for index, bound in enumerate(bounds):
-            if value <= int(bound * NS):
+            if value <= bound:
                 counts[index] += 1
                 break
         else:
@@ -38,26 +35,102 @@ def count_naively(bounds: list[float], values: list[int]) -> tuple[int, ...]:
     return tuple(counts)
 
 
+def sum_naively(values: list[float]) -> float:
+    return sum(max(0.0, value) for value in values)
+
+
 @given(BOUNDS, st.lists(VALUES, max_size=4))
 @settings(deadline=None)
 def test_all_at_once_counts_as_one_by_one(
-    bounds: list[float], batches: list[list[int]]
+    bounds: list[float], batches: list[list[float]]
 ) -> None:
     values = [value for batch in batches for value in batch]
     histogram = Histogram(bounds)
 
     for batch in batches:
-        histogram.observe_all(batch)
+        histogram.observe_all(list(batch))
 
     state = histogram.state()
     assert state.counts == count_naively(bounds, values)
-    assert state.sum_seconds == sum(values) / NS
+    assert state.sum_seconds == pytest.approx(sum_naively(values))
 
 
-@given(BOUNDS, st.integers(0, 2 * NS))
+# How far the ends that are known lie outside the values; mostly they are exact.
+SLACK = st.just(0.0) | st.floats(0, 1)
+BATCH = st.tuples(st.lists(VALUE, min_size=1), SLACK, SLACK)
+
+
+@given(BOUNDS, st.lists(BATCH, max_size=4))
+@settings(deadline=None)
+def test_counting_by_the_ends_alone_counts_as_one_by_one(
+    bounds: list[float], batches: list[tuple[list[float], float, float]]
+) -> None:
+    histogram, values = Histogram(bounds), list[float]()
+
+    for batch, before, after in batches:
+        least, most = min(batch) - before, max(batch) + after
+        if not histogram.observe_within(least, most, sum(batch), len(batch)):
+            histogram.observe_all(list(batch))
+        values += batch
+
+    state = histogram.state()
+    assert state.counts == count_naively(bounds, values)
+    assert state.sum_seconds == pytest.approx(sum_naively(values))
+
+
+@given(BOUNDS, st.lists(st.floats(0, 2) | BOUND, min_size=1))
+@settings(deadline=None)
+def test_ends_that_share_a_bucket_are_enough_to_count_by(
+    bounds: list[float], values: list[float]
+) -> None:
+    histogram = Histogram(bounds)
+    share = count_naively(bounds, [min(values), max(values)]).count(2) == 1
+
+    done = histogram.observe_within(min(values), max(values), 1.0, len(values))
+
+    assert done is share
+
+
+@pytest.mark.parametrize(
+    ("least", "most"), [(-0.1, -0.05), (-1e-9, 0.0005), (0.001, 0.002), (0.005, 9.0)]
+)
+def test_ends_that_a_bound_may_part_count_nothing(least: float, most: float) -> None:
+    histogram = Histogram([0.001, 0.01])
+
+    assert not histogram.observe_within(least, most, 1.0, 5)
+    assert (histogram.state().counts, histogram.state().sum_seconds) == ((0, 0, 0), 0)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "counts"),
+    [
+        (0.0, 0.001, (3, 0, 0)),
+        (0.001_000_1, 0.01, (0, 3, 0)),
+        (0.010_000_1, 99.0, (0, 0, 3)),
+    ],
+)
+def test_an_end_on_a_bound_is_within_it(
+    least: float, most: float, counts: tuple[int, ...]
+) -> None:
+    histogram = Histogram([0.001, 0.01])
+
+    assert histogram.observe_within(least, most, 0.5, 3)
+    assert (histogram.state().counts, histogram.state().sum_seconds) == (counts, 0.5)
+
+
+def test_a_clock_that_was_set_back_counts_as_no_wait() -> None:
+    histogram = Histogram([0.001])
+
+    histogram.observe_all([-5.0, 0.0005, 0.25])
+
+    assert histogram.state().counts == (2, 1)
+    assert histogram.state().sum_seconds == pytest.approx(0.2505)
+
+
+@given(BOUNDS, st.floats(0, 2) | BOUND)
 @settings(deadline=None)
 def test_an_exemplar_lies_in_the_bucket_of_its_value(
-    bounds: list[float], value: int
+    bounds: list[float], value: float
 ) -> None:
     histogram = Histogram(bounds)
 
@@ -71,7 +144,7 @@ def test_an_exemplar_lies_in_the_bucket_of_its_value(
 def test_a_value_on_a_bound_is_within_it() -> None:
     histogram = Histogram([0.001, 0.01])
 
-    histogram.observe_all([1_000_000, 1_000_001, 10_000_001])
+    histogram.observe_all([0.001, 0.001_000_001, 0.010_000_001])
 
     assert histogram.state().counts == (1, 1, 1)
 
@@ -90,9 +163,9 @@ def test_an_exemplar_is_the_latest_of_its_bucket() -> None:
     histogram = Histogram([0.001])
     before = time.time()
 
-    histogram.keep_exemplar(500_000, "first")
-    histogram.keep_exemplar(600_000, "second")
-    histogram.keep_exemplar(NS, "slow")
+    histogram.keep_exemplar(0.0005, "first")
+    histogram.keep_exemplar(0.0006, "second")
+    histogram.keep_exemplar(1.0, "slow")
 
     exemplars = histogram.state().exemplars
     assert {index: (one.value, one.trace_id) for index, one in exemplars.items()} == {
@@ -105,7 +178,7 @@ def test_an_exemplar_is_the_latest_of_its_bucket() -> None:
 def test_an_exemplar_on_a_bound_is_within_it() -> None:
     histogram = Histogram([0.001, 0.01])
 
-    histogram.keep_exemplar(1_000_000, "trace")
+    histogram.keep_exemplar(0.001, "trace")
 
     assert list(histogram.state().exemplars) == [0]
 
@@ -114,8 +187,9 @@ def test_a_state_does_not_change_later() -> None:
     histogram = Histogram([0.001])
     state = histogram.state()
 
-    histogram.observe_all([1])
-    histogram.keep_exemplar(1, "trace")
+    histogram.observe_all([1e-9])
+    histogram.observe_within(0.0, 1e-9, 1e-9, 1)
+    histogram.keep_exemplar(1e-9, "trace")
 
     assert (state.counts, state.exemplars) == ((0, 0), {})
 

@@ -379,6 +379,24 @@ def test_room_that_came_before_the_queue_could_wait_is_used(broker: Broker) -> N
     wait_until(lambda: life.subscription("c").counts.dispatched == {"a.b": 1})
 
 
+def test_more_than_a_batch_is_dispatched_to_its_end(make_broker: MakeBroker) -> None:
+    broker = make_broker(capacity=2000)
+    broker.consume("a.b", lambda _: None, name="c", capacity=2000)
+    broker.start()
+    mend_nothing(broker)
+
+    broker.publish_many([Message("a.b")] * 2000)
+
+    wait_until_settled(broker)
+    assert broker.stats().consumers["c"].succeeded == 2000
+
+
+def mend_nothing(broker: Broker) -> None:
+    """Have the dispatcher look only where it is told to look."""
+    backend: Any = broker._living().backend
+    backend._timers.cancel(backend._dispatcher.look_everywhere)
+
+
 def test_a_dispatcher_starts_once(broker: Broker) -> None:
     broker.start()
     backend: Any = broker._living().backend

@@ -11,8 +11,8 @@ from django_gomq.bus.errors import PublishError, QueueFullError
 from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import ACK, Outcome
+from tests.bus.observing import MESSAGE, hand_over
 
-MESSAGE: Message[Any] = Message("a.b")
 ATTEMPT = Attempt(
     broker="default",
     backend="memory",
@@ -97,13 +97,6 @@ class FailingWatch(Watch):
         raise LookupError
 
 
-def publish(hooks: Hooks, error: BaseException | None = None) -> None:
-    """Hand one message over, to a backend that raises that error."""
-    with hooks.publishing("default", "memory", MESSAGE, ()):
-        if error is not None:
-            raise error
-
-
 def tell(hooks: Hooks) -> None:
     hooks.tell(lambda hook: hook.unconsumed("default", "a.b"))
 
@@ -165,10 +158,9 @@ def test_what_a_watcher_needs_of_the_emit_is_kept_for_each() -> None:
 
 
 def test_a_watcher_sees_the_message_before_it_is_handed_over() -> None:
-    hook = Seeing()
+    hook, seen = Seeing(), list[Any]()
 
-    with Hooks([hook]).publishing("default", "memory", MESSAGE):
-        seen = list(hook.log)
+    hand_over(Hooks([hook]), then=lambda: seen.extend(hook.log))
 
     assert seen == [("one", "default", "memory", MESSAGE, None)]
 
@@ -176,8 +168,7 @@ def test_a_watcher_sees_the_message_before_it_is_handed_over() -> None:
 def test_each_watcher_gets_its_own_context_of_the_emit() -> None:
     one, two = Seeing(), Seeing()
 
-    with Hooks([one, two]).publishing("default", "memory", MESSAGE, ("a", "b")):
-        pass
+    hand_over(Hooks([one, two]), parents=("a", "b"))
 
     assert (one.log[0][-1], two.log[0][-1]) == ("a", "b")
 
@@ -185,7 +176,7 @@ def test_each_watcher_gets_its_own_context_of_the_emit() -> None:
 def test_watchers_see_the_end_of_a_hand_over_in_reverse() -> None:
     log: list[Any] = []
 
-    publish(Hooks([Seeing("one", log), Bored("two", log), Seeing("three", log)]))
+    hand_over(Hooks([Seeing("one", log), Bored("two", log), Seeing("three", log)]))
 
     assert log[-2:] == [("three", None), ("one", None)]
 
@@ -197,7 +188,7 @@ def test_a_watcher_sees_whatever_the_hand_over_raised(error: Exception) -> None:
     hook = Seeing()
 
     with pytest.raises(type(error)) as caught:
-        publish(Hooks([hook]), error)
+        hand_over(Hooks([hook]), error)
 
     assert caught.value is error
     assert hook.log[-1] == ("one", error)
@@ -207,7 +198,7 @@ def test_a_watcher_that_raises_disturbs_no_publisher() -> None:
     hook = Seeing()
     hooks = Hooks([FailingLater(), hook, Failing()])
 
-    publish(hooks)
+    hand_over(hooks)
 
     assert hook.log[-1] == ("one", None)
     assert hooks.errors == {"FailingLater": 1, "Seeing": 0, "Failing": 1}
@@ -215,7 +206,41 @@ def test_a_watcher_that_raises_disturbs_no_publisher() -> None:
 
 def test_what_the_hand_over_raised_outweighs_what_a_watcher_raises() -> None:
     with pytest.raises(QueueFullError):
-        publish(Hooks([FailingLater()]), QueueFullError("full"))
+        hand_over(Hooks([FailingLater()]), QueueFullError("full"))
+
+
+def test_a_hand_over_that_nobody_follows_raises_what_it_raises() -> None:
+    error = QueueFullError("full")
+
+    with pytest.raises(QueueFullError) as caught:
+        hand_over(Hooks([Bored()]), error)
+
+    assert caught.value is error
+
+
+class Lender(Seeing):
+    lends_contexts = True
+
+
+@pytest.mark.parametrize(
+    ("hooks", "is_lent"),
+    [
+        ([], False),
+        ([Quiet()], False),
+        ([Seeing()], False),
+        ([Lender()], True),
+        ([Quiet(), Lender()], True),
+        ([Lender(), Seeing()], False),
+        ([Lender(), Lender()], False),
+    ],
+)
+def test_contexts_are_lent_by_an_only_watcher_that_says_so(
+    hooks: list[Hook], *, is_lent: bool
+) -> None:
+    found = Hooks(hooks).lend_context
+
+    assert (found is not None) is is_lent
+    assert Hook().lend_context(MESSAGE) is None
 
 
 def test_watches_surround_an_attempt() -> None:

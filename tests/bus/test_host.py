@@ -19,11 +19,16 @@ def test_a_bare_program_has_no_transactions(using: bool | str) -> None:
 def test_a_bare_program_does_nothing_around_a_handler() -> None:
     host = Host()
 
-    host.before_handler()
-    host.after_handler()
+    care = host.care()
+    care.before()
+    care.after()
     host.thread_idle()
 
-    assert vars(host) == {}
+    assert (vars(host), vars(care)) == ({}, {})
+
+
+def test_a_bare_program_says_that_there_is_nothing_to_do_around_handlers() -> None:
+    assert not Host().care().is_due
 
 
 def test_a_bare_program_does_nothing_around_an_async_handler() -> None:

@@ -12,7 +12,7 @@ from tests.bus.waiting import LONG, fast_switching, run_threads, wait_until
 
 
 def make(key: str | None, name: str = "") -> Delivery:
-    return Delivery(Message("a.b", key=key, id=f"{key}{name}"), 0)
+    return Delivery(Message("a.b", key=key, number=f"{key}{name}"), 0)
 
 
 def gate_of(*keys: str | None) -> tuple[KeyGate, list[Delivery]]:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import re
-import threading
-import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,107 +8,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_gomq.bus import message as module
 from django_gomq.bus.errors import (
     ConfigurationError,
     DecodeError,
     MessageError,
     MessageTooLargeError,
 )
-from django_gomq.bus.message import Message, new_id, validate, validate_type
-from tests.bus.waiting import fast_switching, run_threads
+from django_gomq.bus.message import Message, validate, validate_type
 
 LIMIT = 1000
 
 
-def test_an_id_is_a_uuid_of_version_7() -> None:
-    found = uuid.UUID(new_id(1_700_000_000_123_456_789))
-
-    assert found.version == 7
-    assert found.variant == uuid.RFC_4122
-    assert found.int >> 80 == 1_700_000_000_123
-
-
-def test_ids_sort_in_the_order_they_were_made() -> None:
-    ids = [Message("a.b").id for _ in range(5000)]
-
-    assert ids == sorted(ids)
-    assert len(set(ids)) == 5000
-
-
-def test_ids_sort_by_time_before_all_else() -> None:
-    later, earlier = new_id(2_000_000_000), new_id(1_000_000_000)
-
-    assert earlier < later
-
-
-def test_ids_are_unique_over_threads() -> None:
-    made: list[list[str]] = [[] for _ in range(4)]
-
-    def make(mine: list[str]) -> None:
-        mine += [Message("a.b").id for _ in range(3000)]
-
-    with fast_switching():
-        run_threads(*(lambda mine=mine: make(mine) for mine in made))
-
-    assert len({one for mine in made for one in mine}) == 12_000
-
-
-def test_renewed_ids_start_a_series_of_their_own() -> None:
-    before = module._ids
-    try:
-        module._renew_ids()
-        assert module._ids is not before
-    finally:
-        module._ids = before
-
-
 def test_two_messages_are_equal_only_if_they_are_one() -> None:
-    one = Message("a.b", id="x", time_ns=1)
-    other = Message("a.b", id="x", time_ns=1)
+    one = Message("a.b", number="x", made=1.0)
+    other = Message("a.b", number="x", made=1.0)
 
     assert one == one  # noqa: PLR0124 - the point
     assert one != other
 
 
-def test_headers_are_a_messages_own() -> None:
-    one, other = Message("a.b"), Message("a.b")
-
-    one.headers["x"] = "1"
-
-    assert other.headers == {}
-
-
 def test_the_time_is_in_utc() -> None:
-    message = Message("a.b", time_ns=1_500_000_000)
+    message = Message("a.b", made=1.5)
 
     assert message.time == datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
-
-
-def test_data_of_a_delivery_is_decoded_once() -> None:
-    calls: list[int] = []
-
-    def decode(message: Message[Any]) -> dict[str, int]:
-        calls.append(1)
-        return {"n": 1}
-
-    message = Message[Any]("a.b").for_delivery(1, decode)
-
-    assert message.data is message.data
-    assert calls == [1]
-
-
-def test_each_delivery_has_headers_and_data_of_its_own() -> None:
-    message = Message[Any]("a.b", b'{"n": 1}', headers={"h": "1"}, key="k", priority=7)
-
-    one = message.for_delivery(2, message.decode)
-    other = message.for_delivery(1, message.decode)
-    one.data["n"] = 9
-    one.headers["h"] = "9"
-
-    assert (other.data, other.headers, other.attempt) == ({"n": 1}, {"h": "1"}, 1)
-    assert (one.id, one.key, one.priority, one.attempt) == (message.id, "k", 7, 2)
-    assert one.body is other.body
 
 
 @pytest.mark.parametrize(
@@ -202,17 +122,3 @@ def test_only_what_the_rule_says_is_an_event_type(name: str) -> None:
         is_type = True
     segments = [re.fullmatch("[a-z0-9_]+", one, re.ASCII) for one in name.split(".")]
     assert is_type is all(segments)
-
-
-def test_an_id_source_is_shared_by_racing_threads_within_a_millisecond() -> None:
-    source, made, lock = module._IdSource(), set[str](), threading.Lock()
-
-    def make() -> None:
-        mine = {source.make(5_000_000 * number) for number in range(500)}
-        with lock:
-            made.update(mine)
-
-    with fast_switching():
-        run_threads(make, make, make)
-
-    assert len(made) == 1500

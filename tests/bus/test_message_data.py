@@ -1,15 +1,20 @@
-"""What a message carries, and what its deliveries share and do not share."""
+"""What a message carries: its data, its headers, and itself as a first delivery."""
 
 from __future__ import annotations
 
+import copy
 import gc
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from django_gomq.bus.errors import DecodeError
-from django_gomq.bus.message import Message, decode_plain
+from django_gomq.bus.message import NO_HEADERS, Message
+
+Copy = Callable[[Message[Any]], Message[Any]]
 
 
 def test_a_message_needs_no_more_than_a_type() -> None:
@@ -17,7 +22,7 @@ def test_a_message_needs_no_more_than_a_type() -> None:
 
     assert (message.type, message.data) == ("a.b", None)
     assert (message.key, message.priority, message.delay) == (None, 5, 0.0)
-    assert (message.headers, message.attempt) == ({}, 1)
+    assert message.headers == {}
 
 
 def test_a_message_cannot_be_changed() -> None:
@@ -39,38 +44,12 @@ def test_the_garbage_collector_does_not_look_at_messages() -> None:
     assert not gc.is_tracked(Message("a.b"))
 
 
-def test_data_that_is_nothing_is_decoded_once_too() -> None:
-    decoded: list[None] = []
-    message = Message[Any]("a.b").for_delivery(1, lambda _: decoded.append(None))
-
-    assert [message.data, message.data] == [None, None]
-    assert decoded == [None]
-
-
-def test_a_delivery_is_the_same_message_at_another_attempt() -> None:
-    message: Message[Any] = Message(
-        "a.b", b"1", key="k", priority=7, headers={"x": "1"}, delay=3.0, time_ns=9
-    )
-
-    delivered = message.for_delivery(4, decode_plain)
-
-    expected = {name: getattr(message, name) for name in message.__struct_fields__}
-    found = {name: getattr(delivered, name) for name in message.__struct_fields__}
-    assert found == expected | {"attempt": 4, "decoded": []}
-
-
 def test_data_outside_a_delivery_is_decoded_at_each_look_and_nothing_is_kept() -> None:
     message: Message[Any] = Message("a.b", b"[1]")
 
     message.data.append(2)
 
     assert message.data == [1]
-
-
-def test_a_delivery_shares_the_bytes_of_the_body() -> None:
-    message: Message[Any] = Message("a.b", b'"' + b"x" * 1000 + b'"')
-
-    assert message.for_delivery(1, decode_plain).body is message.body
 
 
 @pytest.mark.parametrize(
@@ -93,3 +72,98 @@ def test_a_body_that_cannot_be_decoded_fails_at_every_look() -> None:
     for _ in range(2):
         with pytest.raises(DecodeError):
             _ = message.data
+
+
+# ------------------------------------------------------------------------- headers
+
+
+def test_headers_that_are_added_are_a_messages_own() -> None:
+    one, other = Message[Any]("a.b"), Message[Any]("a.b")
+
+    one.add_headers({"x": "1"})
+
+    assert (one.headers, other.headers) == ({"x": "1"}, {})
+
+
+def test_headers_that_are_added_join_those_that_are_there() -> None:
+    message: Message[Any] = Message("a.b", headers={"x": "1", "y": "2"})
+
+    message.add_headers({"y": "3"})
+    message.add_headers({"z": "4"})
+
+    assert message.headers == {"x": "1", "y": "3", "z": "4"}
+
+
+def test_headers_that_are_added_do_not_reach_the_dict_they_were_given() -> None:
+    given = {"x": "1"}
+    message: Message[Any] = Message("a.b", headers=given)
+
+    message.add_headers({"y": "2"})
+
+    assert given == {"x": "1"}
+
+
+def set_one(headers: dict[str, str]) -> None:
+    headers["x"] = "1"
+
+
+def merge(headers: dict[str, str]) -> None:
+    headers |= {"x": "1"}
+
+
+WRITES: dict[str, Callable[[dict[str, str]], object]] = {
+    "item": set_one,
+    "update": lambda headers: headers.update({"x": "1"}),
+    "setdefault": lambda headers: headers.setdefault("x", "1"),
+    "or": merge,
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_headers_that_all_messages_share_cannot_be_written_to(
+    write: Callable[[dict[str, str]], object],
+) -> None:
+    message: Message[Any] = Message("a.b")
+
+    try:
+        with pytest.raises(TypeError, match=r"give them to Message\(headers"):
+            write(message.headers)
+        assert Message[Any]("x.y").headers == {}
+    finally:
+        if NO_HEADERS:  # no other test shall find it there
+            dict.clear(NO_HEADERS)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_is_another_message_of_the_same_content(copied: Copy) -> None:
+    plain, special = Message[Any]("a.b"), Message[Any]("a.b", headers={"x": "1"})
+
+    assert copied(plain) is not plain
+    assert copied(plain).headers is NO_HEADERS
+    assert (copied(special).headers, copied(special).id) == ({"x": "1"}, special.id)
+
+
+# --------------------------------------------------------- its own first delivery
+
+
+def test_a_message_reads_as_its_own_first_delivery() -> None:
+    message: Message[Any] = Message("a.b")
+
+    assert message.message is message
+    assert (message.attempt, message.token) == (1, None)
+
+
+@pytest.mark.parametrize("delay", [0.0, 30.0])
+def test_a_message_is_available_when_its_delay_is_over(delay: float) -> None:
+    made = time.time() - 100
+
+    message: Message[Any] = Message("a.b", delay=delay, made=made)
+
+    expected = time.monotonic() - 100 + delay
+    assert message.available == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize("other", [None, 1, "a.b", {}, object(), Message])
+def test_nothing_else_is_a_message(other: object) -> None:
+    assert isinstance(Message("a.b"), Message)
+    assert not isinstance(other, Message)

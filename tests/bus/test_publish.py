@@ -221,7 +221,7 @@ def test_hooks_may_write_headers_before_the_hand_over(make_broker: MakeBroker) -
         def publishing(  # type: ignore[override]
             self, broker: str, backend: str, message: Message[Any], parent: object
         ) -> None:
-            message.headers["trace"] = f"{backend}:{parent}"
+            message.add_headers({"trace": f"{backend}:{parent}"})
 
     broker, seen = make_broker(hooks=[Stamp()]), list[str]()
     broker.consume("a.b", lambda m: seen.append(m.headers["trace"]), name="c")
@@ -229,7 +229,7 @@ def test_hooks_may_write_headers_before_the_hand_over(make_broker: MakeBroker) -
     broker.publish(Message("a.b"))
     wait_until_settled(broker)
     parents = [broker.hooks.capture_contexts()]
-    broker.publish_many([Message("a.b")], parents=parents)
+    broker.hand_over_many([Message("a.b")], None, parents)
     broker.publish_many([Message("a.b")])
 
     wait_until_settled(broker)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import random
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -7,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from django_gomq.bus import ready as module
 from django_gomq.bus.ready import ReadyList
+from tests.bus.interleaving import interleaved
+from tests.bus.interrupting import Interrupted
 from tests.bus.waiting import LONG, fast_switching, run_threads, wait_until
 
 
@@ -87,6 +92,60 @@ def test_a_woken_thread_wakes_the_next_while_more_waits(ready: ReadyList[int]) -
     assert sleep_with(ready, 3, work) == [1, 2, 3]
 
 
+def test_what_a_thread_adds_for_itself_wakes_nobody(ready: ReadyList[int]) -> None:
+    def work() -> None:
+        ready.add_own(1)
+        beds.append(len(ready._beds))
+        assert ready.next() == 1
+        ready.add(2)
+
+    beds: list[int] = []
+
+    assert sleep_with(ready, 1, work) == [2]
+    assert beds == [1]
+
+
+def test_what_a_thread_adds_for_itself_waits_its_turn(ready: ReadyList[int]) -> None:
+    ready.add(1)
+
+    ready.add_own(2)
+
+    assert [ready.next(), ready.next()] == [1, 2]
+
+
+def test_while_one_is_being_woken_nobody_else_is(ready: ReadyList[int]) -> None:
+    woken: list[int] = []
+
+    class Bed:
+        """Its sleeper is on the way for as long as we look."""
+
+        def __init__(self) -> None:
+            self.is_left = False
+
+        def release(self) -> None:
+            self.is_left = True
+            woken.append(1)
+
+        def locked(self) -> bool:
+            return not self.is_left
+
+    ready._beds.extend([Bed(), Bed()])  # type: ignore[list-item]
+
+    for number in range(5):
+        ready.add(number)
+
+    assert woken == [1]
+
+
+def test_who_was_woken_lets_others_be_woken_again(ready: ReadyList[int]) -> None:
+    def work() -> None:
+        for number in range(3):
+            ready.add(number)
+            wait_until(lambda number=number: len(ready._beds) == 2 - number)  # type: ignore[misc]
+
+    assert sleep_with(ready, 3, work) == [0, 1, 2]
+
+
 def test_closing_wakes_all_sleepers(ready: ReadyList[int]) -> None:
     assert sleep_with(ready, 3, ready.close) == [None, None, None]
 
@@ -153,3 +212,134 @@ def test_racing_threads_hand_over_each_item_once(ready: ReadyList[int]) -> None:
         run_threads(*[fetch] * 4, *[add(first) for first in (0, 1000, 2000)])
 
     assert sorted(got) == list(range(3000))
+
+
+def test_a_sleeper_that_finds_work_before_its_waker_is_done_can_be_woken_again(
+    ready: ReadyList[int],
+) -> None:
+    found, overtaken = threading.Event(), threading.Event()
+    adder = threading.Thread(target=lambda: ready.add(7), daemon=True)
+
+    class Beds(deque[Any]):
+        def append(self, bed: Any) -> None:
+            super().append(bed)
+            if not found.is_set():  # we lie down: somebody adds, and begins to wake us
+                adder.start()
+                found.wait(LONG)
+
+        def pop(self) -> Any:  # type: ignore[override]
+            return self._dawdle(super().pop())
+
+        def __getitem__(self, index: Any) -> Any:
+            return self._dawdle(super().__getitem__(index))
+
+        def _dawdle(self, bed: Any) -> Any:
+            found.set()
+            overtaken.wait(LONG)  # it is slow, and we see the item ourselves
+            return bed
+
+    ready._beds = Beds()
+    first = ready.next()
+    overtaken.set()
+    adder.join(LONG)
+
+    assert first == 7
+    assert sleep_with(ready, 1, lambda: ready.add(8)) == [8]
+
+
+@pytest.mark.parametrize("sleepers", [1, 2])
+def test_a_wake_up_that_a_signal_handler_ends_keeps_nobody_asleep_for_ever(
+    ready: ReadyList[int], monkeypatch: pytest.MonkeyPatch, sleepers: int
+) -> None:
+    class Bed:
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self.acquire = self._lock.acquire
+            self.locked = self._lock.locked
+
+        def release(self) -> None:
+            if not interrupted.is_set():
+                interrupted.set()
+                raise Interrupted
+            self._lock.release()
+
+    interrupted, got = threading.Event(), deque[int | None]()
+    monkeypatch.setattr("django_gomq.bus.ready.Lock", Bed)
+    threads = [
+        threading.Thread(target=lambda: got.append(ready.next()), daemon=True)
+        for _ in range(sleepers)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(ready._beds) == sleepers)
+
+    with pytest.raises(Interrupted):
+        ready.add(1)
+    ready.add(2)  # as the dispatcher does once a second for what lies unseen
+
+    wait_until(lambda: got, 2)
+
+
+@pytest.mark.parametrize("timeouts", [[-1.0], [-1.0, 0.0, 1e-6, 1e-4, 0.01]])
+def test_no_wake_up_is_lost(  # noqa: C901 - one race
+    ready: ReadyList[int], timeouts: list[float]
+) -> None:
+    adders, most = 3, 1500
+    seen = [threading.Semaphore(0) for _ in range(adders)]
+    got: list[int] = []
+
+    def fetch(seed: int) -> None:
+        dice = random.Random(seed)
+        while not ready.closed:
+            number = ready.next(dice.choice(timeouts))
+            if number is None:
+                continue
+            got.append(number)
+            if number < 0:  # a part of it is done, and we come back for the rest
+                ready.add_own(-number)
+            else:
+                seen[number % adders].release()
+
+    def add(number: int) -> None:
+        dice = random.Random(number)
+        for _ in range(most):
+            burst = dice.choice([1, 1, 1, 2, 5])
+            for _ in range(burst):
+                ready.add((adders + number) * dice.choice([1, 1, -1]))
+            # Who has added waits for it alone: nobody else may wake a sleeper for us.
+            for _ in range(burst):
+                assert seen[number].acquire(timeout=LONG), "an item lies unseen"
+
+    def add_all() -> None:
+        try:
+            run_threads(*(functools.partial(add, number) for number in range(adders)))
+        finally:
+            ready.close()
+
+    with interleaved(module, chance=0.05):
+        run_threads(*(functools.partial(fetch, seed) for seed in range(3)), add_all)
+
+    assert len(ready) == 0
+    assert not ready._beds
+
+
+def test_one_sleeper_and_one_waker_never_miss_each_other(ready: ReadyList[int]) -> None:
+    back: deque[int | None] = deque()
+
+    def dispatch() -> None:
+        while (number := ready.next()) is not None:
+            back.append(number)
+
+    def publish() -> None:
+        try:
+            for number in range(1000):
+                ready.add(number)
+                if number % 3 == 0:
+                    wait_until(lambda number=number: len(back) == number + 1)  # type: ignore[misc]
+        finally:
+            ready.close()
+
+    with interleaved(module, chance=0.05):
+        run_threads(dispatch, publish)
+
+    assert list(back) == list(range(1000))

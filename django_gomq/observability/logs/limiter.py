@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Lock
 from typing import Final, NamedTuple
+
+import msgspec
 
 from django_gomq.bus.labels import OTHER
 
@@ -23,8 +24,7 @@ class Subject(NamedTuple):
     reason: str = ""
 
 
-@dataclass(slots=True)
-class _Silence:
+class _Silence(msgspec.Struct, eq=False):
     since: float
     pending: int = 0
 

@@ -1,0 +1,149 @@
+"""Deliveries that travel together, and what is known of their waiting."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from django_gomq.bus import delivery as module
+from django_gomq.bus.delivery import Delivery, Run, join
+from django_gomq.bus.message import Message
+from tests.bus.waiting import fast_switching, run_threads
+
+MOMENTS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20)
+
+
+def run_of(*moments: float) -> Run:
+    return Run(Delivery(Message("a.b"), moment) for moment in moments)
+
+
+def test_two_deliveries_are_equal_only_if_they_are_one() -> None:
+    message: Message[Any] = Message("a.b")
+    one, other = Delivery(message, 1.0), Delivery(message, 1.0)
+
+    assert one == one  # noqa: PLR0124 - the point
+    assert one != other
+
+
+def test_a_delivery_is_the_first_attempt_and_has_no_token_unless_it_says_so() -> None:
+    delivery = Delivery(Message("a.b"), 1.0)
+
+    assert (delivery.attempt, delivery.token) == (1, None)
+
+
+# ----------------------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize(
+    "part",
+    [slice(0, 2), slice(1, None), slice(None, -1), slice(3, 9), slice(None, None, 2)],
+    ids=repr,
+)
+def test_a_part_of_a_run_leaves_the_run_as_it_is(part: slice) -> None:
+    run = run_of(1, 2, 3)
+    before = list(run)
+
+    found = run[part]
+
+    assert list(found) == before[part]
+    assert list(run) == before
+
+
+def test_a_member_of_a_run_is_a_delivery() -> None:
+    run = run_of(1, 2, 3)
+
+    assert [run[0], run[-1]] == list(run)[::2]
+
+
+def test_runs_are_joined_in_their_order() -> None:
+    one, other = run_of(1, 2), tuple(run_of(3))
+
+    found = join([one, other, one])
+
+    assert type(found) is Run
+    assert list(found) == [*one, *other, *one]
+    assert len(one) == 2
+
+
+@given(MOMENTS)
+@settings(deadline=None)
+def test_a_run_knows_since_when_its_deliveries_wait(moments: list[float]) -> None:
+    waiting = run_of(*moments).waiting
+
+    assert waiting.available == moments
+    assert (waiting.earliest, waiting.latest) == (min(moments), max(moments))
+    assert waiting.total == pytest.approx(sum(moments))
+
+
+@given(MOMENTS, st.data())
+@settings(deadline=None)
+def test_a_run_of_a_part_waits_since_its_own_moments(
+    moments: list[float], data: st.DataObject
+) -> None:
+    run = run_of(*moments)
+    whole = run.waiting
+    first = data.draw(st.integers(0, len(moments) - 1))
+
+    part = Run(run[first:])
+
+    assert part.waiting.available == moments[first:]
+    assert part.waiting.earliest == min(moments[first:])
+    assert run.waiting is whole
+
+
+def test_a_message_in_a_run_waits_since_its_delay_was_over() -> None:
+    made = time.time() - 50
+    messages: list[Any] = [
+        Message("a.b", made=made),
+        Message("a.b", made=made, delay=20.0),
+        Delivery(Message("a.b"), 7.0),
+    ]
+
+    waiting = Run(messages).waiting
+
+    now = time.monotonic()
+    assert waiting.available == pytest.approx([now - 50, now - 30, 7.0], abs=1)
+    for message, moment in zip(messages, waiting.available, strict=True):
+        assert moment == pytest.approx(message.available, abs=1)
+
+
+def test_nothing_is_looked_at_before_somebody_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unread:
+        def __getattr__(self, name: str) -> None:
+            looks.append(name)
+            raise AttributeError
+
+    looks: list[str] = []
+    run = Run([Unread(), Unread()])  # type: ignore[list-item]
+
+    join([run, run[1:]])
+
+    assert looks == []
+
+
+def test_what_was_found_out_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(1, 2)
+    first = run.waiting
+    monkeypatch.setattr(module, "_waiting_of", None)
+
+    assert run.waiting is first
+
+
+def test_racing_threads_find_the_same() -> None:
+    runs = [run_of(*range(100)) for _ in range(50)]
+    found: deque[Any] = deque()
+
+    def look() -> None:
+        found.extend(run.waiting for run in runs)
+
+    with fast_switching():
+        run_threads(*[look] * 4)
+
+    assert set(map(repr, found)) == {repr(runs[0].waiting)}

@@ -1,0 +1,624 @@
+"""The buffer that publishers put into without a lock; see test_buffers for the rest."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from django_gomq.bus import lock_free as module
+from django_gomq.bus import permits
+from django_gomq.bus.delivery import Run
+from django_gomq.bus.lock_free import LockFreeBuffer
+from tests.bus.interleaving import interleaved
+from tests.bus.interrupting import Interrupted
+from tests.bus.waiting import fast_switching, run_threads, wait_until
+from tests.untraced import untraced
+
+Buffer = LockFreeBuffer[Any]
+
+
+@pytest.fixture
+def undisturbed() -> Iterator[None]:
+    """Let a signal handler's exceptions come up only in the lines of the test."""
+    gc.disable()  # plugins have it call them, and what that raises is lost
+    with untraced():
+        yield
+    gc.enable()
+
+
+def test_a_put_may_be_made_of_its_two_steps() -> None:
+    buffer = Buffer(1)
+
+    buffer.pop_permit()
+    buffer.levels[7].append("a")
+
+    assert (buffer.put("b"), buffer.held, len(buffer)) == (False, 1, 1)
+    assert buffer.take(1) == ["a"]
+    with pytest.raises(IndexError):
+        buffer.pop_permit()
+
+
+def test_many_items_are_put_at_once_and_keep_their_order() -> None:
+    buffer = Buffer(5)
+    buffer.put("first")
+    room = buffer.try_permits(9)
+
+    buffer.put_many_permitted(list("abcd")[:room], 5)
+
+    assert buffer.take(9) == ["first", "a", "b", "c", "d"]
+
+
+def test_a_batch_may_be_of_any_kind() -> None:
+    buffer = Buffer(3)
+    for item in "abc":
+        buffer.put(item)
+
+    batch = buffer.take_into(Run(), 2)
+
+    assert type(batch) is Run
+    assert list(batch) == ["a", "b"]  # type: ignore[comparison-overlap]
+
+
+def test_an_item_whose_equality_is_odd_is_not_lost() -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            return False
+
+        __hash__ = None  # type: ignore[assignment]
+
+    buffer, items = Buffer(3), [Odd(), None, 0]
+    for item in items:
+        buffer.put(item)
+
+    taken = buffer.take(3)
+
+    assert [id(item) for item in taken] == [id(item) for item in items]
+
+
+def test_a_put_waits_for_no_lock() -> None:
+    buffer = Buffer(2)
+
+    with buffer._lock:
+        done = [buffer.put("a"), buffer.try_permit(), buffer.put("b")]
+
+    assert done == [True, True, False]
+
+
+# ------------------------------------------------------------------- lost permits
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_permits_lost_by_a_signal_handler_come_back(
+    interrupts: threading.Event,
+) -> None:
+    capacity = 400_000  # more than one publisher puts before it is interrupted
+    buffer = Buffer(capacity)
+
+    for _ in range(100):
+        with pytest.raises(Interrupted):
+            interrupts.set()
+            # The kernel counts this time in ticks of a few milliseconds.
+            signal.setitimer(signal.ITIMER_VIRTUAL, 1e-6)
+            while True:
+                if buffer.try_permit():
+                    buffer.put_permitted(1)
+        buffer.release(len(buffer.take(capacity)))
+
+    lost = buffer.held
+    assert lost > 0, "no signal hit the gap"
+    assert buffer.reconcile(patience=0) == lost
+    assert buffer.try_permits(capacity + 1) == capacity
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_a_put_that_a_signal_handler_ends_is_whole_lost_or_never_made(
+    interrupts: threading.Event,
+) -> None:
+    buffer, capacity = Buffer(400_000), 400_000
+    put = buffer.put
+
+    for _ in range(60):
+        count = 0
+        with pytest.raises(Interrupted):
+            interrupts.set()
+            signal.setitimer(signal.ITIMER_VIRTUAL, 1e-6)
+            while put(count):
+                count += 1
+        taken = buffer.take(capacity)
+        buffer.release(len(taken))
+
+        assert taken == list(range(len(taken)))  # none twice, none out of order
+        assert count <= len(taken) <= count + 1
+        lost = buffer.held
+        assert lost <= 1
+        assert buffer.reconcile(patience=0) == lost
+        assert buffer.room == capacity
+
+
+def test_a_permit_in_the_hands_of_a_publisher_is_not_lost() -> None:
+    buffer = Buffer(4)
+    buffer.try_permit()
+
+    assert buffer.reconcile(patience=60) == 0
+    buffer.put_permitted(1)
+    assert buffer.reconcile(patience=0) == 0
+
+
+def test_what_is_missing_and_stays_missing_is_lost() -> None:
+    buffer = Buffer(4)
+    buffer.try_permits(3)
+
+    assert buffer.reconcile(patience=0.001) == 0
+    wait_until(lambda: buffer.reconcile(patience=0.001) == 3)
+
+    assert buffer.held == 0
+
+
+def test_what_is_out_and_what_is_held_elsewhere_is_not_lost() -> None:
+    buffer = Buffer(4)
+    buffer.put("out")
+    buffer.take(1)
+    buffer.try_permits(2)
+    buffer.hold()
+
+    assert buffer.reconcile(patience=0) == 1
+    assert buffer.held == 2
+
+
+def test_a_permit_that_was_thought_lost_too_early_is_taken_back() -> None:
+    buffer = Buffer(4)
+    buffer.try_permit()
+    assert buffer.reconcile(patience=0) == 1  # as if the process had stood still
+
+    buffer.put_permitted(1)
+    buffer.reconcile()
+
+    assert buffer.held == 1
+    assert buffer.try_permits(9) == 3
+
+
+def test_what_cannot_be_taken_back_now_is_a_debt_of_later_releases() -> None:
+    buffer = Buffer(2)
+    buffer.try_permit()
+    buffer.reconcile(patience=0)
+    buffer.try_permits(2)
+    for item in "abc":  # one more than there may be
+        buffer.put_permitted(item)
+
+    buffer.reconcile()
+    buffer.take(3)
+    rooms = []
+    for _ in range(3):
+        buffer.release(1)
+        rooms.append(buffer.room)
+
+    assert rooms == [0, 1, 2]
+
+
+def test_nothing_counts_as_lost_while_permits_come_and_go() -> None:
+    buffer = Buffer(4)
+    buffer.try_permit()  # another publisher's each time that we look
+    buffer.reconcile(patience=0.001)
+
+    never = threading.Event()
+    never.wait(0.002)
+    buffer.put(1)
+
+    assert buffer.reconcile(patience=0.001) == 0
+
+
+def test_a_permit_that_came_back_between_two_looks_is_not_the_one_that_is_missing() -> (
+    None
+):
+    buffer = Buffer(4)
+    buffer.try_permit()
+    buffer.reconcile(patience=0.001)
+
+    buffer.put_permitted("one")
+    buffer.release(len(buffer.take(1)))
+    buffer.try_permit()  # of another publisher: all numbers are as they were
+    threading.Event().wait(0.002)
+
+    assert buffer.reconcile(patience=0.001) == 0
+
+
+def test_a_lost_permit_calls_who_waits_for_it() -> None:
+    buffer, calls = Buffer(1), deque[int]()
+    buffer.try_permit()
+    buffer.call_when_room(lambda: calls.append(1))
+
+    assert buffer.reconcile(patience=0) == 1
+    assert list(calls) == [1]
+
+
+def test_reconciling_while_publishers_race_gives_no_permit_too_many() -> None:
+    buffer = Buffer(100_000)
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.is_set():
+            if buffer.try_permit():
+                buffer.put_permitted(1)
+
+    def consume() -> None:
+        while not stop.is_set():
+            buffer.release(len(buffer.take(4000)))
+
+    def reconcile() -> None:
+        for _ in range(200):
+            buffer.reconcile(patience=0.0005)
+            threading.Event().wait(0.0005)
+        stop.set()
+
+    with fast_switching():
+        run_threads(publish, publish, publish, publish, publish, consume, reconcile)
+
+    buffer.reconcile(patience=0)
+    assert buffer.held == len(buffer)
+
+
+# --------------------------------------------------------------------------- fuzz
+
+Item = tuple[int, int, int]
+"""Who put it, its priority, and its number among those."""
+
+
+class Ledger:
+    """Counts in its own way who holds a permit; it may be late, and never too high."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._tokens: deque[None] = deque()
+        self.highest = 0
+
+    def enter(self) -> None:
+        """Note one more, after its put."""
+        self._tokens.append(None)
+        self.highest = max(self.highest, len(self._tokens))
+        assert len(self._tokens) <= self._bound, "more than the bound are inside"
+
+    def leave(self, count: int) -> None:
+        """Note that many less, before their release."""
+        for _ in range(count):
+            while True:
+                try:
+                    self._tokens.pop()
+                    break
+                except IndexError:
+                    continue  # its producer has not come to note it
+
+
+class Unkept(Ledger):
+    """None, where a signal may part a put from its note."""
+
+    def enter(self) -> None: ...
+
+    def leave(self, count: int) -> None: ...
+
+
+class Race:
+    """Producers and consumers at one buffer, whose books must agree in the end."""
+
+    def __init__(self, bound: int = 16, threads: int = 4) -> None:
+        self.buffer: LockFreeBuffer[Item] = LockFreeBuffer(bound)
+        self.ledger = Ledger(bound)
+        self.taken: list[list[Item]] = [[] for _ in range(threads)]
+        self.accepted: list[list[Item]] = [[] for _ in range(threads)]
+        self.producing = threads
+        self.done = threading.Event()
+        self._lock = threading.Lock()
+
+    def produce(self, number: int, most: int, many: int = 1) -> None:
+        try:
+            for index in range(0, most, many):
+                priority = index // many % 10
+                items = [(number, priority, index + one) for one in range(many)]
+                while items:
+                    room = self._put(items, priority)
+                    self.accepted[number] += items[:room]
+                    items = items[room:]
+                    if items and self.buffer.closed:
+                        return
+                    if items:
+                        self.buffer.wait_for_room(5)
+        finally:
+            with self._lock:
+                self.producing -= 1
+
+    def _put(self, items: list[Item], priority: int) -> int:
+        if len(items) == 1:
+            room = int(self.buffer.put(items[0], priority))
+        else:
+            room = self.buffer.try_permits(len(items))
+            self.buffer.put_many_permitted(items[:room], priority)
+        for _ in range(room):
+            self.ledger.enter()
+        return room
+
+    def consume(self, number: int, most: int) -> None:
+        mine, buffer = self.taken[number], self.buffer
+        while not self.done.is_set():
+            items = buffer.take(most)
+            mine.extend(items)
+            self.ledger.leave(len(items))
+            buffer.release(len(items))
+            if not items and not self.producing and not buffer:
+                self.done.set()
+
+    def watch(self) -> None:
+        while not self.done.is_set():
+            assert 0 <= self.buffer.held <= 16
+            assert self.buffer.reconcile(patience=60) == 0
+
+    def check(self) -> None:
+        counted = Counter(item for one in self.taken for item in one)
+        accepted = Counter(item for one in self.accepted for item in one)
+        assert counted == accepted
+        assert set(counted.values()) <= {1}
+        for one in self.taken:
+            last: dict[tuple[int, int], int] = {}
+            for producer, priority, index in one:
+                assert last.get((producer, priority), -1) < index, "out of order"
+                last[producer, priority] = index
+        assert (self.buffer.held, len(self.buffer)) == (0, 0)
+        assert self.buffer.reconcile(patience=0) == 0
+
+
+@pytest.mark.parametrize("many", [1, 5])
+@pytest.mark.parametrize("batch", [1, 7])
+def test_nothing_is_lost_doubled_or_above_the_bound_under_many_threads(
+    batch: int, many: int
+) -> None:
+    race = Race()
+
+    def resize() -> None:
+        for capacity in itertools.cycle((3, 16, 1, 12)):
+            if race.done.wait(0.001):
+                break
+            race.buffer.resize(capacity)
+        race.buffer.resize(16)
+
+    with interleaved(module, permits, chance=0.005):
+        run_threads(
+            *(functools.partial(race.produce, n, 1000, many) for n in range(4)),
+            *(functools.partial(race.consume, n, batch) for n in range(4)),
+            resize,
+            race.watch,
+        )
+
+    race.check()
+    assert sum(map(len, race.taken)) == 4000
+    assert race.ledger.highest > 1, "nothing raced"
+    assert race.buffer.try_permits(100) == 16
+
+
+@pytest.mark.parametrize("after", [0, 10, 500])
+def test_a_close_in_a_race_loses_nothing_that_was_taken(after: int) -> None:
+    race = Race()
+
+    def close() -> None:
+        wait_until(lambda: sum(map(len, race.taken)) >= after)
+        race.buffer.close()
+
+    with interleaved(module, permits):
+        run_threads(
+            *(functools.partial(race.produce, n, 10**9) for n in range(4)),
+            *(functools.partial(race.consume, n, 3) for n in range(4)),
+            close,
+        )
+
+    race.check()
+    assert race.buffer.capacity == 0
+    assert not race.buffer.put((0, 0, 0))
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_a_race_in_which_permits_are_lost_ends_with_all_of_them(
+    interrupts: threading.Event,
+) -> None:
+    race, hits, index = Race(bound=64), 0, 0
+    race.ledger = Unkept(64)
+    threads = [
+        threading.Thread(target=one, daemon=True)
+        for one in (
+            *(functools.partial(race.produce, n, 3000) for n in range(1, 4)),
+            *(functools.partial(race.consume, n, 5) for n in range(4)),
+        )
+    ]
+
+    with fast_switching():
+        for thread in threads:
+            thread.start()
+        while race.producing > 1:
+            try:
+                interrupts.set()
+                signal.setitimer(signal.ITIMER_VIRTUAL, 1e-6)
+                while race.producing > 1:
+                    index += race.buffer.put((0, 0, index))
+                interrupts.clear()
+            except Interrupted:  # between any two steps
+                hits += 1
+                index += 1
+        race.producing = 0
+        for thread in threads:
+            thread.join(30)
+
+    assert not any(thread.is_alive() for thread in threads)
+    assert hits
+    race.accepted[0] = [one for taken in race.taken for one in taken if one[0] == 0]
+    lost = race.buffer.held
+    assert race.buffer.reconcile(patience=0) == lost
+    race.check()
+    assert race.buffer.room == 64
+
+
+def test_a_producer_keeps_its_own_order_within_a_priority() -> None:
+    buffer: LockFreeBuffer[tuple[int, int]] = LockFreeBuffer(16)
+    out: list[tuple[int, int]] = []
+
+    def produce(number: int) -> None:
+        for index in range(2000):
+            while not buffer.put((number, index)):
+                buffer.wait_for_room(5)
+
+    def consume() -> None:
+        while len(out) < 4000:
+            items = buffer.take(5)
+            out.extend(items)
+            buffer.release(len(items))
+
+    with interleaved(module, permits, chance=0.005):
+        run_threads(
+            functools.partial(produce, 0), functools.partial(produce, 1), consume
+        )
+
+    for number in range(2):
+        mine = [index for one, index in out if one == number]
+        assert mine == list(range(2000))
+
+
+PRIORITY = st.sampled_from([0, 5, 5, 5, 9])  # so few that items lie behind one another
+
+
+class BufferMachine(RuleBasedStateMachine):
+    """The buffer beside a model that says the obvious."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer: LockFreeBuffer[object] = LockFreeBuffer(4)
+        self.capacity = 4
+        self.levels: list[list[object]] = [[] for _ in range(10)]
+        self.out: list[tuple[object, int]] = []
+        self.in_hand = 0
+        self.elsewhere = 0
+        self.closed = False
+
+    @property
+    def held(self) -> int:
+        waiting = sum(map(len, self.levels))
+        return waiting + len(self.out) + self.in_hand + self.elsewhere
+
+    @rule(priority=PRIORITY)
+    def put(self, priority: int) -> None:
+        item = object()
+        expected = self.held < self.capacity
+        assert self.buffer.put(item, priority) is expected
+        if expected:
+            self.levels[priority].append(item)
+
+    @rule()
+    def take_a_permit(self) -> None:
+        expected = self.held < self.capacity
+        assert self.buffer.try_permit() is expected
+        self.in_hand += expected
+
+    @rule(wanted=st.integers(0, 4))
+    def take_permits(self, wanted: int) -> None:
+        expected = max(0, min(wanted, self.capacity - self.held))
+        assert self.buffer.try_permits(wanted) == expected
+        self.in_hand += expected
+
+    @precondition(lambda self: self.in_hand)
+    @rule(priority=PRIORITY)
+    def put_permitted(self, priority: int) -> None:
+        item = object()
+        self.buffer.put_permitted(item, priority)
+        self.levels[priority].append(item)
+        self.in_hand -= 1
+
+    @precondition(lambda self: self.in_hand)
+    @rule(priority=PRIORITY)
+    def put_many_permitted(self, priority: int) -> None:
+        items = [object() for _ in range(self.in_hand)]
+        self.buffer.put_many_permitted(items, priority)
+        self.levels[priority] += items
+        self.in_hand = 0
+
+    @precondition(lambda self: self.in_hand)
+    @rule()
+    def return_permits(self) -> None:
+        self.buffer.return_permits(self.in_hand)
+        self.in_hand = 0
+
+    @precondition(lambda self: self.in_hand)
+    @rule()
+    def lose_permits(self) -> None:
+        assert self.buffer.reconcile(patience=60) == 0
+        assert self.buffer.reconcile(patience=0) == self.in_hand
+        self.in_hand = 0
+
+    @precondition(lambda self: self.in_hand)
+    @rule()
+    def hold_elsewhere(self) -> None:
+        self.buffer.hold(self.in_hand)
+        self.elsewhere += self.in_hand
+        self.in_hand = 0
+
+    @precondition(lambda self: self.elsewhere)
+    @rule(priority=PRIORITY)
+    def come_from_elsewhere(self, priority: int) -> None:
+        item = object()
+        self.buffer.put_again(item, priority)
+        self.levels[priority].append(item)
+        self.elsewhere -= 1
+
+    @rule(most=st.integers(0, 6))
+    def take(self, most: int) -> None:
+        expected = []
+        for priority in range(9, -1, -1):
+            while self.levels[priority] and len(expected) < most:
+                expected.append((self.levels[priority].pop(0), priority))
+        assert self.buffer.take(most) == [item for item, _ in expected]
+        self.out += expected
+
+    @precondition(lambda self: self.out)
+    @rule()
+    def come_again(self) -> None:
+        item, priority = self.out.pop()
+        self.buffer.put_again(item, priority)
+        self.levels[priority].append(item)
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        count = data.draw(st.integers(1, len(self.out)))
+        del self.out[:count]
+        self.buffer.release(count)
+
+    @rule(capacity=st.integers(1, 8))
+    def resize(self, capacity: int) -> None:
+        self.buffer.resize(capacity)
+        if not self.closed:
+            self.capacity = capacity
+
+    @precondition(lambda self: self.held > 3)
+    @rule()
+    def close(self) -> None:
+        self.buffer.close()
+        self.closed, self.capacity = True, 0
+
+    @invariant()
+    def agrees_with_the_model(self) -> None:
+        assert self.buffer.held == self.held
+        assert self.buffer.capacity == self.capacity
+        assert len(self.buffer) == sum(map(len, self.levels))
+        assert bool(self.buffer) is any(self.levels)
+        assert self.buffer.room == max(0, self.capacity - self.held)
+        assert self.buffer.has_room is (self.held < self.capacity)
+
+
+BufferMachine.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=30, deadline=None
+)
+TestTheBufferAgreesWithItsModel = BufferMachine.TestCase
