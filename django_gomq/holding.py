@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_gomq.bus.message import Message
 from django_gomq.commit import Pending, add_pending, open_transaction
+from django_gomq.options import Options
 from django_gomq.outgoing import Outgoing, decoded, publish_committed, roll_back
+from django_gomq.planning import Plan
 from django_gomq.receipt import Receipt, State
 from django_gomq.testing.capture import CapturedEvents
 from django_gomq.wiring import Site
 
 
 def find_transaction(
-    site: Site,
-    using: str | None,
-    on_commit: bool | None,
-    captured: CapturedEvents | None,
+    site: Site, options: Options, captured: CapturedEvents | None
 ) -> BaseDatabaseWrapper | None:
     """Return the connection whose commit the event waits for; None: publish now."""
-    waits = site.config.emit_on_commit if on_commit is None else on_commit
-    if not waits:
+    on_commit = options.on_commit
+    if not (site.config.emit_on_commit if on_commit is None else on_commit):
         return None
-    return open_transaction(using, _is_open if captured is None else _is_open_in_test)
+    is_open = _is_open if captured is None else _is_open_in_test
+    return open_transaction(options.using, is_open)
 
 
 def _is_open(connection: BaseDatabaseWrapper) -> bool:
@@ -46,65 +44,72 @@ def _own_block(connection: BaseDatabaseWrapper) -> object | None:
 
 
 def hold(
-    prepared: Outgoing,
+    outgoing: Sequence[Outgoing],
     connection: BaseDatabaseWrapper | None,
     captured: CapturedEvents | None,
-) -> Receipt:
-    """Keep an event for the commit, or for the test that captures it."""
+) -> None:
+    """Keep events for the commit, or for the test that captures them."""
     if captured is not None:
-        return _capture(prepared, connection, captured)
-    assert connection is not None  # noqa: S101 - else it would be published now
-    parents = prepared.broker.hooks.capture_contexts()
-    kept = msgspec.structs.replace(prepared, parents=parents) if parents else prepared
-    add_pending(connection, Pending(kept, publish_committed, roll_back))
-    return prepared.receipt
+        for one in outgoing:
+            one.receipts[:] = [
+                _capture(receipt, one.plan, connection, captured)
+                for receipt in one.receipts
+            ]
+        return
+    assert connection is not None  # noqa: S101 - else they would be published now
+    if outgoing[0].plan.broker.hooks.publish_watchers:  # all brokers share their hooks
+        outgoing = [_with_parents(one) for one in outgoing]
+    add_pending(connection, Pending(outgoing, publish_committed, roll_back))
+
+
+def _with_parents(outgoing: Outgoing) -> Outgoing:
+    parents = outgoing.plan.broker.hooks.capture_contexts()
+    return msgspec.structs.replace(outgoing, parents=parents)
 
 
 def _capture(
-    prepared: Outgoing,
+    waiting: Receipt,
+    plan: Plan,
     connection: BaseDatabaseWrapper | None,
     captured: CapturedEvents,
 ) -> Receipt:
-    message = decoded(prepared)
+    message = decoded(waiting.message, plan)
     if connection is None:
         captured.record(message)
-        prepared.receipt.accept()
-        return prepared.receipt
+        waiting.accept()
+        return waiting
     block = _own_block(connection)
 
     def is_open() -> bool:
         return block in connection.atomic_blocks
 
-    receipt = _CapturedReceipt(prepared.message, is_open)
+    receipt = _CapturedReceipt(waiting.message, is_open=is_open)
     forget = captured.record(message, is_open)
 
     def take_back(_: Receipt) -> None:
         receipt.refuse("rolled_back")
         forget()
 
-    add_pending(connection, Pending(receipt, _accept_all, take_back))
+    add_pending(connection, Pending((receipt,), _accept_all, take_back))
     return receipt
 
 
-class _CapturedReceipt(Receipt):
+class _CapturedReceipt(Receipt, kw_only=True, eq=False):
     """Accepted once the test's own block is left: a TestCase never commits."""
 
-    __slots__ = ("_is_open", "_state")
+    is_open: Callable[[], bool]
+    told: State = "pending"
 
-    def __init__(self, message: Message[Any], is_open: Callable[[], bool]) -> None:
-        self._is_open = is_open
-        super().__init__(message)
-
-    @property
-    def state(self) -> State:
-        """Where the event is, as if leaving the block had been a commit."""
-        if self._state == "pending" and not self._is_open():
+    def _get_state(self) -> State:
+        if self.told == "pending" and not self.is_open():
             return "accepted"
-        return self._state
+        return self.told
 
-    @state.setter
-    def state(self, state: State) -> None:
-        self._state: State = state
+    def _set_state(self, state: State) -> None:
+        self.told = state
+
+    # In the place of Receipt's field, as if leaving the block had been a commit.
+    state = property(_get_state, _set_state)
 
 
 def _accept_all(receipts: Iterable[Receipt]) -> None:

@@ -1,32 +1,21 @@
-"""From an event to its message and on to its broker; it knows no transaction."""
+"""Events on their way to their brokers, and what became of them; knows no commit."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.codec import decode_as
-from django_gomq.bus.errors import (
-    ConfigurationError,
-    MessageError,
-    NoConsumerError,
-    PublishError,
-)
-from django_gomq.bus.event import Event, EventMeta
-from django_gomq.bus.message import (
-    DEFAULT_PRIORITY,
-    Message,
-    decode_plain,
-    new_id,
-    validate,
-    validate_type,
-)
+from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.errors import NoConsumerError, PublishError
+from django_gomq.bus.message import Message
+from django_gomq.bus.received import receive
 from django_gomq.bus.timers import Deadline
+from django_gomq.planning import Plan
 from django_gomq.receipt import Receipt
 from django_gomq.running import serves_requests
 from django_gomq.wiring import Site
@@ -37,143 +26,92 @@ MAX_WARNED: Final = 1000  # names of types may be data; these are remembered as 
 
 
 class Outgoing(msgspec.Struct, frozen=True, eq=False):
-    """One event on its way: its message, its broker, its receipt."""
+    """Events of one plan that one call emitted, in their order."""
 
-    message: Message[Any]
-    receipt: Receipt
-    broker: Broker
+    plan: Plan
     site: Site
-    event_class: EventMeta | None
     strict: bool | None
+    receipts: list[Receipt]
+    """One for each; it holds the message."""
     parents: tuple[object, ...] = ()
     """What the hooks kept of the moment of emit."""
 
 
-def prepare(
-    site: Site,
-    event: Event | str,
-    data: Any,
-    *,
-    key: str | None,
-    priority: int,
-    delay: float | None,
-    headers: Mapping[str, str] | None,
-    broker: str | None,
-    strict: bool | None,
-) -> Outgoing:
-    """Check and encode an event; raises MessageError or ConfigurationError."""
-    event_class = type(event) if isinstance(event, Event) else None
-    event_type, body = _encode(site, event, data)
-    now = time.time_ns()
-    message: Message[Any] = Message(
-        event_type,
-        body,
-        key,
-        priority,
-        _copy(headers, event_type) if headers else {},
-        delay or 0.0,
-        now,
-        new_id(now),
-    )
-    validate(message, max_body_bytes=site.config.max_body_bytes)
-    target = _broker(site, broker or site.route(event_type))
-    if message.delay or priority != DEFAULT_PRIORITY:
-        target.check(message)  # at the commit it would be too late to tell the caller
-    return Outgoing(message, Receipt(message), target, site, event_class, strict)
-
-
-def _copy(headers: Mapping[str, str], event_type: str) -> dict[str, str]:
-    if not isinstance(headers, Mapping):
-        raise MessageError("headers must be a dict of texts.", event=event_type)
-    return dict(headers)
-
-
-def _encode(site: Site, event: Event | str, data: Any) -> tuple[str, bytes]:
-    if isinstance(event, Event):
-        return _type_of(event, data), site.codec.encode_event(event)
-    if isinstance(event, EventMeta):
-        raise ConfigurationError(
-            f"emit() was given the class {event.__name__}: make an event of it, "
-            f"{event.__name__}(...)."
-        )
-    return validate_type(event), site.codec.encode(event, data)
-
-
-def _type_of(event: Event, data: Any) -> str:
-    name = type(event).__name__
-    if data is not None:
-        raise ConfigurationError(
-            f"emit({name}(...), data): a typed event carries its data in its fields."
-        )
-    if not type(event).__event_type__:
-        raise ConfigurationError(
-            f"{name} names no event type: write class {name}(Event, type='...')."
-        )
-    event_type = type(event).__event_type__
-    if event_type not in _valid_types:
-        _valid_types.add(validate_type(event_type))
-    return event_type
-
-
-_valid_types: set[str] = set()  # of Event classes: as many as the code has
-
-
-def _broker(site: Site, alias: str) -> Broker:
-    try:
-        return site.brokers[alias]
-    except KeyError:
-        known = ", ".join(map(repr, site.brokers))
-        raise ConfigurationError(
-            f"There is no broker {alias!r} in GOMQ['BROKERS']; there are {known}.",
-            broker=alias,
-        ) from None
-
-
-def decoded(outgoing: Outgoing) -> Message[Any]:
+def decoded(message: Message[Any], plan: Plan) -> Message[Any]:
     """Return the message as a consumer would see it, for those who capture it."""
-    event_class = outgoing.event_class
-    decode = decode_plain if event_class is None else decode_as(event_class)
-    return outgoing.message.for_delivery(1, decode)
+    event_class = plan.event_class
+    decoders = {} if event_class is None else {message.type: decode_as(event_class)}
+    return receive(Delivery(message, 0.0), decoders)
 
 
-def publish_now(outgoing: Outgoing, timeout: float | None) -> Receipt:
-    """Hand one event over; raises the refusal where ``strict`` or the broker say so."""
-    try:
-        outgoing.broker.hand_over(outgoing.message, timeout)
-    except PublishError as error:
-        note_refusal(outgoing, error)
-        if _raises(outgoing, error):
-            raise
-    else:
-        outgoing.receipt.accept()
-    return outgoing.receipt
-
-
-def publish_all(items: Sequence[Outgoing], timeout: float | None) -> None:
+def publish_now(items: Sequence[Outgoing], timeout: float | None) -> None:
     """Hand events over in their order, as one batch for each broker.
 
-    ``timeout`` bounds the call. Raises the first refusal that is to be raised, after
-    all were tried.
+    ``timeout`` bounds the call. Raises the first refusal that ``strict`` or its broker
+    want raised, after all were tried.
     """
     deadline = Deadline.after(timeout)
-    by_broker: dict[Broker, list[Outgoing]] = {}
-    for one in items:
-        by_broker.setdefault(one.broker, []).append(one)
-    first: PublishError | None = None
-    for broker, group in by_broker.items():
-        answers = broker.publish_many(
-            [one.message for one in group],
-            timeout=deadline.left(),
-            parents=[one.parents for one in group],
+    refusals: list[PublishError] = []
+    for broker, group in _by_broker(items):
+        answers = broker.hand_over_many(
+            [receipt.message for one in group for receipt in one.receipts],
+            deadline.left(),
+            [one.parents for one in group for _ in one.receipts if one.parents],
         )
-        for one, error in zip(group, answers, strict=True):
+        refusals += _tell(group, answers)
+    if refusals:
+        raise refusals[0]
+
+
+def _by_broker(
+    items: Sequence[Outgoing],
+) -> Iterable[tuple[Broker, Sequence[Outgoing]]]:
+    groups: dict[Broker, list[Outgoing]] = {}
+    for one in items:
+        groups.setdefault(one.plan.broker, []).append(one)
+    return groups.items()
+
+
+def _tell(
+    group: Sequence[Outgoing], answers: Sequence[PublishError | None]
+) -> list[PublishError]:
+    """Tell every receipt its answer; return the refusals that are to be raised."""
+    raised = []
+    left = iter(answers)
+    for one in group:
+        for receipt, error in zip(one.receipts, left, strict=False):
             if error is None:
-                one.receipt.accept()
-            else:
-                note_refusal(one, error)
-                first = first or (error if _raises(one, error) else None)
-    if first is not None:
-        raise first
+                receipt.state = "accepted"
+            elif refuse(one, receipt, error):
+                raised.append(error)
+    return raised
+
+
+def refuse(outgoing: Outgoing, receipt: Receipt, error: PublishError) -> bool:
+    """Tell the receipt; warn once where nobody consumes the type.
+
+    Returns whether the refusal is to be raised.
+    """
+    receipt.refuse(error.code, error)
+    if not isinstance(error, NoConsumerError):
+        return _raises_refusals(outgoing)
+    rule = _no_consumer(outgoing)
+    if rule == "warn":
+        _warn_once(receipt.message.type, outgoing.plan.broker.alias)
+    return rule == "raise" or (rule != "ignore" and bool(outgoing.strict))
+
+
+def _no_consumer(outgoing: Outgoing) -> str:
+    event_class = outgoing.plan.event_class
+    wanted = event_class.__no_consumer__ if event_class is not None else None
+    return wanted or outgoing.site.config.no_consumer
+
+
+def _raises_refusals(outgoing: Outgoing) -> bool:
+    if outgoing.strict is not None:
+        return outgoing.strict
+    alias = outgoing.plan.broker.alias
+    return outgoing.site.config.brokers[alias].on_refused == "raise"
 
 
 def publish_committed(items: Sequence[Outgoing]) -> None:
@@ -183,38 +121,17 @@ def publish_committed(items: Sequence[Outgoing]) -> None:
     command: there nobody waits, and a loop of emits may outrun the consumers.
     """
     timeout = items[0].site.config.flush_timeout if serves_requests() else _NO_LIMIT
-    publish_all(items, timeout)
+    publish_now(items, timeout)
 
 
 _NO_LIMIT: Final = 86_400.0 * 365
 
 
 def roll_back(outgoing: Outgoing) -> None:
-    """Note that a rollback took the event back."""
-    outgoing.receipt.refuse("rolled_back")
-    outgoing.broker.count_rolled_back(outgoing.message.type)
-
-
-def note_refusal(outgoing: Outgoing, error: PublishError) -> None:
-    """Tell the receipt; warn once where nobody consumes the type."""
-    outgoing.receipt.refuse(error.code, error)
-    if isinstance(error, NoConsumerError) and _no_consumer(outgoing) == "warn":
-        _warn_once(outgoing.message.type, str(outgoing.broker.alias))
-
-
-def _no_consumer(outgoing: Outgoing) -> str:
-    event_class = outgoing.event_class
-    wanted = event_class.__no_consumer__ if event_class is not None else None
-    return wanted or outgoing.site.config.no_consumer
-
-
-def _raises(outgoing: Outgoing, error: PublishError) -> bool:
-    if isinstance(error, NoConsumerError):
-        rule = _no_consumer(outgoing)
-        return rule == "raise" or (rule != "ignore" and bool(outgoing.strict))
-    if outgoing.strict is not None:
-        return outgoing.strict
-    return outgoing.site.config.brokers[outgoing.broker.alias].on_refused == "raise"
+    """Note that a rollback took the events back."""
+    for receipt in outgoing.receipts:
+        receipt.refuse("rolled_back")
+        outgoing.plan.broker.count_rolled_back(receipt.message.type)
 
 
 _warned: set[str] = set()

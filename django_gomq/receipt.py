@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
+
 from django_gomq.bus.errors import PublishError
 from django_gomq.bus.message import Message
 
 State = Literal["accepted", "pending", "refused"]
 
 
-class Receipt:
+class Receipt(msgspec.Struct, eq=False):
     """True unless the message was refused; ``pending`` until the transaction ends."""
 
-    __slots__ = ("error", "message", "reason", "state")
-
-    def __init__(self, message: Message[Any], state: State = "pending") -> None:
-        self.message = message
-        self.state: State = state
-        self.reason: str | None = None
-        """Why it was refused: a PublishError's code, ``rolled_back``, or
-        ``not_installed``."""
-        self.error: PublishError | None = None
+    message: Message[Any]
+    state: State = "pending"
+    reason: str | None = None
+    """Why it was refused: a PublishError's code, ``rolled_back``, ``not_installed``."""
+    error: PublishError | None = None
 
     def accept(self) -> None:
         """Note that the message was taken."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.event import Event
 from django_gomq.bus.message import validate_type
 from django_gomq.emit import emit
+from django_gomq.options import EmitOptions
 
 ModelData = Callable[[Any], Any]
 SignalData = Callable[..., Any]
@@ -100,7 +100,7 @@ def emit_on_signal(
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    known = inspect.signature(emit).parameters.keys() - {"event", "data"}
+    known = EmitOptions.__annotations__.keys()
     unknown = sorted(options.keys() - known)
     if unknown:
         raise ConfigurationError(

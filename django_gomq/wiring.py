@@ -22,6 +22,7 @@ from django_gomq.bus.registry import Registry
 from django_gomq.bus.timers import Deadline
 from django_gomq.bus.worker import Worker
 from django_gomq.conf import BrokerConfig, Config, Run
+from django_gomq.planning import Plans
 from django_gomq.routing import Routes
 from django_gomq.running import runs_here
 from django_gomq.surroundings import DjangoHost
@@ -49,6 +50,7 @@ class Site:
             alias: self._make_broker(alias, entry)
             for alias, entry in config.brokers.items()
         }
+        self.plans = Plans(self.route, self.brokers, self.codec, config.max_body_bytes)
 
     def _check_databases(self) -> None:
         for consumer in self.consumers:
@@ -195,28 +197,24 @@ class Brokers(Mapping[str, Broker]):
     """The brokers of this site by alias; ``brokers["default"]``. Thread-safe."""
 
     def __init__(self) -> None:
-        self._site: Site | None = None
-
-    @property
-    def site(self) -> Site | None:
+        self.site: Site | None = None
         """What ``ready()`` set up; None where django_gomq is not installed."""
-        return self._site
 
     def set_up(self, site: Site | None) -> None:
         """Use this configuration from now on."""
-        self._site = site
+        self.site = site
 
     def __getitem__(self, alias: str) -> Broker:
         """Return a broker; raises ConfigurationError for an unknown alias."""
-        if self._site is None:
+        if self.site is None:
             raise ConfigurationError(
                 "django_gomq is not set up: add 'django_gomq' to INSTALLED_APPS and "
                 "let django.setup() run first."
             )
         try:
-            return self._site.brokers[alias]
+            return self.site.brokers[alias]
         except KeyError:
-            known = ", ".join(map(repr, self._site.brokers))
+            known = ", ".join(map(repr, self.site.brokers))
             raise ConfigurationError(
                 f"There is no broker {alias!r} in GOMQ['BROKERS']; there are {known}.",
                 broker=alias,
@@ -224,11 +222,11 @@ class Brokers(Mapping[str, Broker]):
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the aliases."""
-        return iter(self._site.brokers if self._site else ())
+        return iter(self.site.brokers if self.site else ())
 
     def __len__(self) -> int:
         """How many brokers there are."""
-        return len(self._site.brokers) if self._site else 0
+        return len(self.site.brokers) if self.site else 0
 
 
 brokers = Brokers()

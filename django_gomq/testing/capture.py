@@ -112,14 +112,17 @@ def _has(data: Any, wanted: dict[str, Any]) -> bool:
     return True
 
 
-_captures: list[CapturedEvents] = [CapturedEvents(KEPT_OUTSIDE)]
+captures: Final[list[CapturedEvents]] = []
+"""The open ``capture()`` blocks, innermost last."""
+
+_outside = CapturedEvents(KEPT_OUTSIDE)
 
 
 def sink() -> CapturedEvents | None:
     """Return where an event goes now; None if it is to be published for real."""
-    if len(_captures) > 1:
-        return _captures[-1]
-    return None if is_live() else _captures[0]
+    if captures:
+        return captures[-1]
+    return None if is_live() else _outside
 
 
 @contextmanager
@@ -130,20 +133,20 @@ def capture() -> Iterator[CapturedEvents]:
     outside tests too.
     """
     captured = CapturedEvents()
-    _captures.append(captured)
+    captures.append(captured)
     try:
         yield captured
     finally:
-        _captures.remove(captured)
+        captures.remove(captured)
 
 
 def assert_emitted(
     event: str | EventMeta, /, *, times: int | None = None, **data: Any
 ) -> list[Message[Any]]:
     """Assert on the innermost ``capture()``; see CapturedEvents.assert_emitted."""
-    if len(_captures) == 1:
+    if not captures:
         raise AssertionError(
             "assert_emitted() needs a capture() block around it, or the gomq_events "
             "fixture: without one, events of earlier tests would count too."
         )
-    return _captures[-1].assert_emitted(event, times=times, **data)
+    return captures[-1].assert_emitted(event, times=times, **data)

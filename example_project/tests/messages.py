@@ -7,12 +7,16 @@ from typing import Any
 
 from clinic.records.events import HealthRecordSaved
 from django_gomq import Message
+from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.received import receive
 
 
-def saved(record_id: int = 1, **changes: Any) -> Message[HealthRecordSaved]:
+def saved(record_id: int = 1, attempt: int = 1) -> Message[HealthRecordSaved]:
     """Return a message with a typed event, as typed subscriptions get it."""
     event = HealthRecordSaved(record_id=record_id, patient_id=7, kind="visit")
-    return Message(type="health.record.saved", decoded=[event], **changes)
+    message: Message[Any] = Message(type="health.record.saved")
+    delivery = Delivery(message, available=0.0, attempt=attempt)
+    return receive(delivery, {message.type: lambda _: event})
 
 
 def plain(kind: str, **data: object) -> Message[Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
@@ -79,7 +80,7 @@ def test_a_failing_flush_breaks_neither_the_commit_nor_other_callbacks(
     def break_down(*args: object, **options: object) -> list[PublishError | None]:
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr(Broker, "publish_many", break_down)
+    monkeypatch.setattr(Broker, "hand_over_many", break_down)
     with transaction.atomic():
         transaction.on_commit(lambda: ran.append(1))
         emit("page.viewed", 2)
@@ -105,15 +106,15 @@ def test_one_transaction_is_one_callback_and_one_batch(
     seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
-    publish_many = Broker.publish_many
+    hand_over_many = Broker.hand_over_many
 
     def note(
-        broker: Broker, messages: Sequence[Message[int]], **options: float | None
+        broker: Broker, messages: Sequence[Message[int]], *more: Any
     ) -> list[PublishError | None]:
         batches.append(len(messages))
-        return publish_many(broker, messages, timeout=options["timeout"])
+        return hand_over_many(broker, messages, *more)
 
-    monkeypatch.setattr(Broker, "publish_many", note)
+    monkeypatch.setattr(Broker, "hand_over_many", note)
     with transaction.atomic():
         transaction.on_commit(lambda: None)
         emit("page.viewed", 1)
@@ -183,12 +184,15 @@ def test_a_commit_in_a_command_waits_for_room_without_limit(
     monkeypatch.setattr("sys.argv", argv)
 
     def note(
-        broker: Broker, messages: Sequence[Message[int]], **options: float | None
+        broker: Broker,
+        messages: Sequence[Message[int]],
+        timeout: float | None,
+        parents: object,
     ) -> list[PublishError | None]:
-        waits.append(options["timeout"])
+        waits.append(timeout)
         return [None] * len(messages)
 
-    monkeypatch.setattr(Broker, "publish_many", note)
+    monkeypatch.setattr(Broker, "hand_over_many", note)
     with transaction.atomic():
         emit("page.viewed", 1)
 

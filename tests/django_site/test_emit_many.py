@@ -115,15 +115,18 @@ def test_the_timeout_is_for_all_brokers_together(
     waits: list[float] = []
 
     def note(
-        broker: Broker, messages: Sequence[Message[int]], **options: Any
+        broker: Broker,
+        messages: Sequence[Message[int]],
+        timeout: float,
+        parents: object,
     ) -> list[None]:
-        waits.append(options["timeout"])
+        waits.append(timeout)
         return [None] * len(messages)
 
     live_site(
         BROKERS={"default": {}, "visits": {}}, ROUTES={"clinic.visit.*": "visits"}
     )
-    monkeypatch.setattr(Broker, "publish_many", note)
+    monkeypatch.setattr(Broker, "hand_over_many", note)
 
     emit_many([RecordSaved(record_id=1), ("clinic.visit.made", 2)], timeout=5)
 

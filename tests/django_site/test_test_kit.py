@@ -108,7 +108,7 @@ def test_a_capture_sees_the_events_of_other_threads(
 def test_what_nobody_captures_is_kept_no_longer_than_its_bound() -> None:
     import sys
 
-    kept = sys.modules[capture_module.__module__]._captures[0]
+    kept = sys.modules[capture_module.__module__]._outside
 
     for _ in range(1100):
         emit("page.viewed")
