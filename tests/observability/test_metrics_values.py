@@ -57,7 +57,7 @@ def difficult(message: Message[Any]) -> None:
             raise ValueError("fails")
         case 3, _:
             raise Reject("never")
-        case 4, _ if time.time_ns() - message.time_ns < 20_000_000:
+        case 4, _ if time.time() - message.made < 0.02:
             raise RetryLater(0.02)
 
 

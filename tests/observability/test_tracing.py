@@ -254,7 +254,7 @@ def test_what_waited_for_its_commit_belongs_to_the_moment_of_emit(
     with traces.tracer.start_as_current_span("inner"):
         parents = broker.hooks.capture_contexts()
     with traces.tracer.start_as_current_span("commit"):
-        broker.publish_many([Message(type="a")], parents=[parents])
+        broker.hand_over_many([Message(type="a")], None, [parents])
 
     assert parent_ids(traces.one("send a")) == ids(traces.one("inner"))
     assert parent_ids(traces.one("process a")) == ids(traces.one("send a"))
@@ -522,7 +522,7 @@ def test_the_hook_never_fails_a_publish(traces: Traces) -> None:
     broker.consume("a", do_nothing, name="audit")
     parents = [(Context({"current-span": object()}),)]
 
-    answers = broker.publish_many([Message(type="a")], parents=parents)
+    answers = broker.hand_over_many([Message(type="a")], None, parents)
 
     assert answers == [None]
     assert broker.hooks.errors == {"TracingHook": 0}
