@@ -15,6 +15,11 @@ import nox
 # Python -> the Django that is tested with it; the ends of both ranges in CI.
 DJANGO = {"3.11": "5.2", "3.12": "6.0", "3.13": "6.1"}
 OLDEST = "3.11"
+FREE_THREADED_TOOLS = [
+    line
+    for line in Path("requirements/test.txt").read_text().splitlines()
+    if line.startswith(("coverage", "hypothesis", "pytest"))
+]
 
 
 def put_pyenv_on_path() -> None:
@@ -39,6 +44,14 @@ def tests(session: nox.Session) -> None:
     session.install("-r", "requirements/test.txt", "-e", ".[otel]", django)
     session.run("python", "-m", "django", "--version")
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=["3.13t", "3.14t"])
+def free_threaded(session: nox.Session) -> None:
+    """Run the tests of the bus where no interpreter lock guards it."""
+    # Not requirements/test.txt: not all of it has wheels for such builds.
+    session.install("-e", ".", *FREE_THREADED_TOOLS)
+    session.run("python", "-m", "pytest", "tests/bus", *session.posargs)
 
 
 @nox.session
