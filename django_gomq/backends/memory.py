@@ -69,8 +69,9 @@ class MemoryBackend(Backend):
         self._intake = Intake(
             self._book, self._dispatcher, surroundings, self._max_delay
         )
-        # One call less for every publish: 40 ns of 400.
-        self.publish = self._intake.publish  # type: ignore[method-assign]
+        if type(self).publish is MemoryBackend.publish:
+            # One call less for every publish: 40 ns of 400.
+            self.publish = self._intake.publish  # type: ignore[method-assign]
 
     def _report(self, error: BaseException) -> None:
         self._hooks.tell(lambda hook: hook.failed("dispatcher", error))

@@ -141,6 +141,11 @@ class Message(
         """Nothing to settle by."""
         return
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # With its text: another process would make another id of the number.
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Message, tuple((fields | {"number": self.id}).values())
+
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """Add headers, or replace some; only before the message is published."""
         force_setattr(self, "headers", {**self.headers, **headers})

@@ -10,6 +10,7 @@ from .errors import PublishError
 from .life import Life, Publish
 from .message import MAX_PRIORITY, NO_HEADERS, Message, validate
 from .process import mark
+from .received import original
 
 
 class Publishing(ABC):
@@ -40,6 +41,7 @@ class Publishing(ABC):
         if (
             publish is None
             or not mark[0]
+            or type(message) is not Message
             or type(message.body) is not bytes
             or len(message.body) > self._max_body_bytes
             or type(message.priority) is not int
@@ -60,6 +62,8 @@ class Publishing(ABC):
     def hand_over(self, message: Message[Any], timeout: float | None) -> None:
         """Publish a message that was validated; else as ``publish``."""
         publish = self._publish
+        if type(message) is not Message:
+            message = original(message)
         if publish is None or not mark[0]:
             publish = self._enliven(message).publish
         try:
@@ -87,6 +91,7 @@ class Publishing(ABC):
         ``timeout`` bounds the whole call, in seconds. Raises MessageError or
         ConfigurationError for what can never work, before anything is handed over.
         """
+        messages = [original(message) for message in messages]
         for message in messages:
             validate(message, max_body_bytes=self._max_body_bytes)
         backend = self._living().backend

@@ -100,6 +100,11 @@ class Received(msgspec.Struct, Generic[E], frozen=True, eq=False, gc=False):
         return self.delivery.message.id
 
 
+def original(message: Message[Any]) -> Message[Any]:
+    """Return the message itself, where a handler passes on what it received."""
+    return message.delivery.message if isinstance(message, Received) else message
+
+
 def receive(
     delivery: Delivery, decoders: Mapping[str, Callable[[Message[Any]], Any]]
 ) -> Message[Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.backend import Settled, Surroundings
+from django_gomq.bus.broker import Broker
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.errors import ConfigurationError, NotRunningError
@@ -83,6 +84,24 @@ def test_a_retry_is_kept_with_its_room_and_its_attempts(
     assert answers == [Settled.KEPT]
     assert (stats.scheduled, stats.depth) == (1, 0)
     assert subscription.channel.held == 1
+
+
+def test_a_backend_derived_from_it_may_extend_publish() -> None:
+    published: list[Message[Any]] = []
+
+    class Noting(MemoryBackend):
+        def publish(self, message: Message[Any], timeout: float | None) -> None:
+            published.append(message)
+            super().publish(message, timeout)
+
+    broker = Broker(Noting)
+    broker.consume("a.b", ignore, name="c")
+    message: Message[Any] = Message("a.b")
+
+    broker.publish(message)
+
+    assert published == [message]
+    assert broker.close().is_clean
 
 
 def test_what_is_done_is_forgotten(

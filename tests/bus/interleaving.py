@@ -9,9 +9,55 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, Final
 
+from django_gomq.bus import (
+    audience,
+    channel,
+    counts,
+    delivery,
+    dispatcher,
+    hand,
+    intake,
+    keys,
+    lane,
+    lock_free,
+    loop,
+    permits,
+    processor,
+    queues,
+    ready,
+    settling,
+    shelf,
+    slices,
+    subscription,
+    worker,
+)
 from tests.bus.waiting import fast_switching
+
+HOT: Final = (
+    audience,
+    channel,
+    counts,
+    delivery,
+    dispatcher,
+    hand,
+    intake,
+    keys,
+    lane,
+    lock_free,
+    loop,
+    permits,
+    processor,
+    queues,
+    ready,
+    settling,
+    shelf,
+    slices,
+    subscription,
+    worker,
+)
+"""What threads share on the way of a message."""
 
 
 @contextmanager

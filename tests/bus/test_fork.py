@@ -203,6 +203,17 @@ def test_ids_of_a_parent_and_its_child_differ() -> None:
     assert not set(theirs) & set(make())
 
 
+def test_a_message_that_is_sent_to_another_process_keeps_its_id() -> None:
+    message: Message[Any] = Message("a.b")
+    sent = pickle.dumps(message)  # as a pool of processes does
+
+    def work() -> tuple[str, str]:
+        found: Message[Any] = pickle.loads(sent)
+        return found.id, pickle.loads(pickle.dumps(found)).id
+
+    assert in_child(work) == (message.id, message.id)
+
+
 def test_without_a_page_that_the_kernel_wipes_the_pid_tells() -> None:
     mark = process._PidMark()
 

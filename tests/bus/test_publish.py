@@ -87,6 +87,60 @@ def test_a_handler_that_publishes_into_its_own_full_queue_does_not_wait(
     assert broker.stats().queues["a.b"].refused == {"queue_full": len(codes)}
 
 
+@pytest.mark.parametrize("way", ["publish", "publish_many", "hand_over", "watched"])
+@pytest.mark.parametrize("fields", [{}, {"priority": 9, "headers": {"x": "1"}}])
+def test_a_handler_may_pass_its_message_on(
+    make_broker: MakeBroker, way: str, fields: dict[str, Any]
+) -> None:
+    seen: list[Message[Any]] = []
+    near = make_broker()
+    far = make_broker(hooks=[Watcher()] if way == "watched" else [])
+
+    def pass_on(message: Message[Any]) -> None:
+        match way:
+            case "publish" | "watched":
+                far.publish(message)
+            case "publish_many":
+                assert far.publish_many([message]) == [None]
+            case "hand_over":
+                far.hand_over(message, None)
+
+    near.consume("a.b", pass_on, name="near")
+    far.consume("a.b", seen.append, name="far")
+    far.start()
+    message: Message[Any] = Message("a.b", b"[1]", **fields)
+
+    near.publish(message)
+    wait_until(lambda: seen)
+    wait_until_settled(near)
+    wait_until_settled(far)
+
+    (found,) = seen
+    assert (found.id, found.data, found.attempt) == (message.id, [1], 1)
+    assert (found.priority, found.headers) == (message.priority, message.headers)
+    assert far.stats().reader_up
+    assert far.stats().consumers["far"].succeeded == 1
+
+
+def test_a_message_that_is_passed_on_again_and_again_keeps_its_own_data(
+    broker: Broker,
+) -> None:
+    seen: list[Any] = []
+
+    def pass_on(message: Message[Any]) -> None:
+        seen.append(list(message.data))
+        message.data.append("changed")
+        if len(seen) < 5:
+            broker.publish(message)
+
+    broker.consume("a.b", pass_on, name="c")
+    broker.publish(Message("a.b", b"[1]"))
+
+    wait_until(lambda: len(seen) == 5)
+    wait_until_settled(broker)
+    assert seen == [[1]] * 5
+
+
 def test_a_type_that_nobody_wants_is_refused_and_counted(
     make_broker: MakeBroker,
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 from typing import Any
 
 import pytest
@@ -110,6 +112,23 @@ def test_a_body_that_cannot_be_decoded_fails_at_every_look() -> None:
     for _ in range(2):
         with pytest.raises(DecodeError, match="is not JSON"):
             _ = found.data
+
+
+def pickled(found: Any) -> Any:
+    return pickle.loads(pickle.dumps(found))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_copy_of_it_reads_the_same(copied: Any, *, is_read: bool) -> None:
+    found = received(Message("a.b", b"[1]", headers={"x": "1"}), attempt=2)
+    if is_read:
+        assert (found.data, found.headers) == ([1], {"x": "1"})
+
+    other = copied(found)
+
+    assert (other.data, other.headers, other.attempt) == ([1], {"x": "1"}, 2)
+    assert (other.id, other.time) == (found.id, found.time)
 
 
 # ------------------------------------------------------------- of one delivery alone
