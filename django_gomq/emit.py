@@ -45,32 +45,40 @@ def emit(
     there). A refusal gives a false Receipt; ``strict=True`` raises it, as does the
     broker's ``ON_REFUSED="raise"``.
     """
-    # The hot path of every emit: functions are called only where they have to be, as
-    # each call costs 45 ns of 1,400.
-    chosen = Options(**options) if options else PLAIN
+    # The hot path of every emit: what is special goes the long way, and functions are
+    # called only where they have to be, as each call costs 45 ns of 1,400.
+    site = brokers.site
+    if (
+        site is None
+        or options
+        or captures
+        or "django.test.utils" in modules
+        or running_loop() is not None
+        or not is_outside_transactions()
+    ):
+        return _emit_with(event, data, Options(**options) if options else PLAIN)
+    plan = site.plans.known.get(event if type(event) is str else type(event))
+    if plan is None:
+        plan = site.plans.find(event)
+    message = Message(plan.event_type, plan.encode(event, data))
+    receipt = Receipt(message, "accepted")
+    try:
+        plan.broker.hand_over(message, None)
+    except PublishError as error:
+        if refuse(Outgoing(plan, site, None, [receipt]), receipt, error):
+            raise
+    return receipt
+
+
+def _emit_with(event: Event | str, data: Any, chosen: Options) -> Receipt:
     if running_loop() is not None:
         _refuse_on_loop(chosen)
     site = brokers.site
     if site is None:
         return _go_nowhere(event)
-    plan = site.plans.known.get(event if type(event) is str else type(event))
-    if plan is None or chosen is not PLAIN:
-        plan = site.plans.find(event, chosen.broker)
-        message = plan.make_message(event, data, chosen)
-    else:
-        message = Message(plan.event_type, plan.encode(event, data))
-    may_be_captured = "django.test.utils" in modules or captures
-    if may_be_captured or chosen.using is not None or not is_outside_transactions():
-        outgoing = Outgoing(plan, site, chosen.strict, [Receipt(message)])
-        _hold_or_publish([outgoing], chosen)
-        return outgoing.receipts[0]
-    receipt = Receipt(message, "accepted")
-    try:
-        plan.broker.hand_over(message, chosen.timeout)
-    except PublishError as error:
-        if refuse(Outgoing(plan, site, chosen.strict, [receipt]), receipt, error):
-            raise
-    return receipt
+    outgoing = _prepare(site, [(event, data)], chosen)
+    _hold_or_publish(outgoing, chosen)
+    return outgoing[0].receipts[0]
 
 
 def emit_many(

@@ -234,7 +234,9 @@ class Load:
             assert (one.channel.held, len(one.channel)) == (0, 0)
             assert one.channel.room == one.channel.capacity
             # A thread that has settled everything is soon back.
-            wait_until(lambda one=one: len(one.turns) == one.consumer.concurrency)
+            wait_until(
+                lambda one=one: len(one.turns) == one.consumer.concurrency  # type: ignore[misc]
+            )
             assert not one.hands
         for queue in life.backend._book.all():
             assert (queue.held, queue.room) == (0, queue.capacity)

@@ -122,6 +122,26 @@ def test_a_handler_may_pass_its_message_on(
     assert far.stats().consumers["far"].succeeded == 1
 
 
+@pytest.mark.parametrize("headers", [{}, {"x": "1"}])
+def test_headers_that_a_handler_wrote_go_on_with_its_message(
+    make_broker: MakeBroker, headers: dict[str, str]
+) -> None:
+    near, far, seen = make_broker(), make_broker(), list[dict[str, str]]()
+
+    def pass_on(message: Message[Any]) -> None:
+        message.headers["hop"] = "near"
+        far.publish(message)
+
+    near.consume("a.b", pass_on, name="near")
+    near.consume("a.b", lambda m: seen.append(m.headers), name="other")
+    far.consume("a.b", lambda m: seen.append(m.headers), name="far")
+
+    near.publish(Message("a.b", headers=headers) if headers else Message("a.b"))
+    wait_until(lambda: len(seen) == 2)
+
+    assert sorted(seen, key=len) == [headers, {**headers, "hop": "near"}]
+
+
 def test_a_message_that_is_passed_on_again_and_again_keeps_its_own_data(
     broker: Broker,
 ) -> None:

@@ -195,6 +195,7 @@ def test_a_commit_in_a_command_waits_for_room_without_limit(
     monkeypatch.setattr(Broker, "hand_over_many", note)
     with transaction.atomic():
         emit("page.viewed", 1)
+        emit("page.viewed", 2)
 
     assert waits == [pytest.approx(expected, abs=1)]
 
