@@ -101,8 +101,16 @@ class Received(msgspec.Struct, Generic[E], frozen=True, eq=False, gc=False):
 
 
 def original(message: Message[Any]) -> Message[Any]:
-    """Return the message itself, where a handler passes on what it received."""
-    return message.delivery.message if isinstance(message, Received) else message
+    """Return the message itself, where a handler passes on what it received.
+
+    With the headers that the handler wrote, if it did.
+    """
+    if not isinstance(message, Received):
+        return message
+    sent, own = message.delivery.message, message.own_headers
+    if own is None or own == sent.headers:
+        return sent
+    return msgspec.structs.replace(sent, headers=own)
 
 
 def receive(
