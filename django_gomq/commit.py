@@ -144,15 +144,19 @@ def is_outside_transactions() -> bool:
 
 
 def open_transaction(
-    using: str | None, is_open: Callable[[BaseDatabaseWrapper], bool]
+    using: str | None,
+    is_open: Callable[[BaseDatabaseWrapper], bool] | None = None,
 ) -> BaseDatabaseWrapper | None:
     """Return the connection whose atomic block the caller is in, None if in none.
 
+    A block counts only if ``is_open`` says so, where given.
     Raises ConfigurationError for an unknown alias, if ``using`` is None and several
     databases have one, and where autocommit is off, so that nobody hears of a commit.
     """
     made = initialized() if using is None else (_named(using),)
-    found = [one for one in made if one.in_atomic_block and is_open(one)]
+    found = [one for one in made if one.in_atomic_block]
+    if is_open is not None:
+        found = [one for one in found if is_open(one)]
     if len(found) == 1:
         return found[0]
     if found:

@@ -15,8 +15,8 @@ from django_gomq.bus.event import Event
 from django_gomq.bus.message import Message
 from django_gomq.commit import is_outside_transactions
 from django_gomq.holding import find_transaction, hold
-from django_gomq.options import PLAIN, EmitOptions, Options
-from django_gomq.outgoing import Outgoing, publish_now, refuse
+from django_gomq.options import PLAIN, EmitOptions, Options, choose
+from django_gomq.outgoing import Outgoing, publish_now, publish_one, refuse
 from django_gomq.receipt import Receipt
 from django_gomq.testing.capture import captures, sink
 from django_gomq.wiring import Site, brokers
@@ -54,9 +54,10 @@ def emit(
         or captures
         or "django.test.utils" in modules
         or running_loop() is not None
-        or not is_outside_transactions()
     ):
-        return _emit_with(event, data, Options(**options) if options else PLAIN)
+        return _emit_with(event, data, choose(options))
+    if not is_outside_transactions():
+        return _emit_into(site, event, data, PLAIN)
     plan = site.plans.known.get(event if type(event) is str else type(event))
     if plan is None:
         plan = site.plans.find(event)
@@ -76,9 +77,19 @@ def _emit_with(event: Event | str, data: Any, chosen: Options) -> Receipt:
     site = brokers.site
     if site is None:
         return _go_nowhere(event)
-    outgoing = _prepare(site, [(event, data)], chosen)
-    _hold_or_publish(outgoing, chosen)
-    return outgoing[0].receipts[0]
+    is_free = not captures and "django.test.utils" not in modules
+    if not is_free or chosen.using is not None or not is_outside_transactions():
+        return _emit_into(site, event, data, chosen)
+    outgoing = _prepare_one(site, event, data, chosen)
+    publish_one(outgoing, chosen.timeout)
+    return outgoing.receipts[0]
+
+
+def _emit_into(site: Site, event: Event | str, data: Any, chosen: Options) -> Receipt:
+    """Emit one event where a transaction is open, or a test captures events."""
+    outgoing = _prepare_one(site, event, data, chosen)
+    _hold_or_publish([outgoing], chosen)
+    return outgoing.receipts[0]
 
 
 def emit_many(
@@ -89,7 +100,7 @@ def emit_many(
     The options are those of ``emit`` and hold for every event. All are checked before
     the first is published; ``timeout`` bounds the whole call.
     """
-    chosen = Options(**options) if options else PLAIN
+    chosen = choose(options)
     if running_loop() is not None:
         _refuse_on_loop(chosen)
     site = brokers.site
@@ -107,17 +118,27 @@ async def aemit(
 
     The transaction is looked up on the thread where async code reaches the database.
     """
-    chosen = Options(**options) if options else PLAIN
+    chosen = choose(options)
     site = brokers.site
     if site is None:
         return _go_nowhere(event)
-    outgoing = _prepare(site, [(event, data)], chosen)
+    outgoing = [_prepare_one(site, event, data, chosen)]
     if chosen.timeout is None:
         await sync_to_async(_hold_or_publish, thread_sensitive=True)(outgoing, chosen)
     # Waiting on that one thread would hold up all database work of the process.
     elif not await sync_to_async(_hold, thread_sensitive=True)(outgoing, chosen):
         await asyncio.to_thread(publish_now, outgoing, chosen.timeout)
     return outgoing[0].receipts[0]
+
+
+def _prepare_one(
+    site: Site, event: Event | str, data: Any, chosen: Options
+) -> Outgoing:
+    plan = site.plans.known.get(event if type(event) is str else type(event))
+    if plan is None or chosen.broker is not None:
+        plan = site.plans.find(event, chosen.broker)
+    message = plan.make_message(event, data, chosen)
+    return Outgoing(plan, site, chosen.strict, [Receipt(message)])
 
 
 def _prepare(
@@ -129,11 +150,12 @@ def _prepare(
     for item in events:
         event, data = _split(item) if isinstance(item, tuple) else (item, None)
         plan = known.get(event if type(event) is str else type(event))
-        if plan is None or chosen is not PLAIN:
+        if plan is None or chosen.broker is not None:
             plan = site.plans.find(event, chosen.broker)
-            message = plan.make_message(event, data, chosen)
-        else:
+        if chosen is PLAIN:
             message = Message(plan.event_type, plan.encode(event, data))
+        else:
+            message = plan.make_message(event, data, chosen)
         if plan is not latest:
             latest, receipts = plan, list[Receipt]()
             prepared.append(Outgoing(plan, site, chosen.strict, receipts))

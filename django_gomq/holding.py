@@ -23,12 +23,8 @@ def find_transaction(
     on_commit = options.on_commit
     if not (site.config.emit_on_commit if on_commit is None else on_commit):
         return None
-    is_open = _is_open if captured is None else _is_open_in_test
+    is_open = None if captured is None else _is_open_in_test
     return open_transaction(options.using, is_open)
-
-
-def _is_open(connection: BaseDatabaseWrapper) -> bool:
-    return connection.in_atomic_block
 
 
 def _is_open_in_test(connection: BaseDatabaseWrapper) -> bool:

@@ -47,16 +47,35 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     timeout: float | None = None
     strict: bool | None = None
 
-    def __post_init__(self) -> None:
-        timeout = self.timeout
-        if timeout is None or (
-            isinstance(timeout, int | float) and math.isfinite(timeout)
-        ):
-            return
-        raise ConfigurationError(
-            f"timeout is {timeout!r}, not seconds; without one nothing waits."
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is said of the message itself."""
+        return (
+            self.key is None
+            and self.priority is DEFAULT_PRIORITY
+            and not self.delay
+            and not self.headers
         )
 
 
 PLAIN: Final = Options()
 """What most callers say: nothing."""
+
+
+def choose(options: EmitOptions) -> Options:
+    """Return what a caller said as a value.
+
+    Raises TypeError for an unknown option, and ConfigurationError for a timeout that is
+    no number of seconds.
+    """
+    if not options:
+        return PLAIN
+    chosen = Options(**options)
+    timeout = chosen.timeout
+    if timeout is not None and not (
+        isinstance(timeout, int | float) and math.isfinite(timeout)
+    ):
+        raise ConfigurationError(
+            f"timeout is {timeout!r}, not seconds; without one nothing waits."
+        )
+    return chosen

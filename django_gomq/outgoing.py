@@ -52,7 +52,7 @@ def publish_now(items: Sequence[Outgoing], timeout: float | None) -> None:
     """
     first = items[0]
     if len(items) == len(first.receipts) == 1 and not first.parents:
-        _publish_one(first, timeout)
+        publish_one(first, timeout)
         return
     deadline = Deadline.after(timeout)
     refusals: list[PublishError] = []
@@ -67,7 +67,8 @@ def publish_now(items: Sequence[Outgoing], timeout: float | None) -> None:
         raise refusals[0]
 
 
-def _publish_one(outgoing: Outgoing, timeout: float | None) -> None:
+def publish_one(outgoing: Outgoing, timeout: float | None) -> None:
+    """Hand over one event that no hook has looked at; else as ``publish_now``."""
     (receipt,) = outgoing.receipts
     try:
         outgoing.plan.broker.hand_over(receipt.message, timeout)

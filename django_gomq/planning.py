@@ -46,9 +46,12 @@ class Plan:
 
     def make_message(self, event: Any, data: Any, options: Options) -> Message[Any]:
         """Check and encode; raises MessageError or ConfigurationError."""
+        body = self.encode(event, data)
+        if options.is_plain:
+            return Message(self.event_type, body)
         message: Message[Any] = Message(
             self.event_type,
-            self.encode(event, data),
+            body,
             options.key,
             options.priority,
             self._copy(options.headers) if options.headers else NO_HEADERS,
