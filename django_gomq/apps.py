@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from typing import Any
 
 from django.apps import AppConfig
@@ -29,7 +28,7 @@ class GomqConfig(AppConfig):
 
         startup.set_up()
         setting_changed.connect(_note_setting, dispatch_uid="django_gomq")
-        atexit.register(startup.close)
+        startup.install_ladder()
 
 
 def _note_setting(*, setting: str, **signal: Any) -> None:

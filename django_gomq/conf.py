@@ -62,8 +62,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Handler threads of a process, shared by all consumers."""
     emit_on_commit: bool = True
     no_consumer: Literal["warn", "raise", "ignore"] = "warn"
-    drain_timeout: float = 10.0
-    """Seconds that a stop waits for what was accepted."""
+    drain_timeout: float | None = None
+    """Seconds that a stop waits for what was accepted; None: 10, 1 in runserver."""
     flush_timeout: float = 0.1
     """Seconds that a commit in a request waits for room."""
     max_body_bytes: int = 262_144

@@ -83,3 +83,14 @@ def serves_requests() -> bool:
     """Whether this process answers requests, so that a commit must not wait long."""
     command = command_of(_argv())
     return command is None or command in SERVER_COMMANDS
+
+
+def drain_timeout(configured: float | None) -> float:
+    """Return how many seconds the end of this process may wait for its messages.
+
+    A developer waits for ``runserver`` after each change of a file, so it is short
+    there unless the setting says otherwise.
+    """
+    if configured is not None:
+        return configured
+    return 1.0 if command_of(_argv()) == "runserver" else 10.0

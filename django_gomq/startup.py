@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from django.conf import settings
@@ -12,10 +12,12 @@ from django.utils.module_loading import import_string
 
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.registry import registry
+from django_gomq.bus.stats import Remainder
 from django_gomq.bus.worker import Worker
 from django_gomq.conf import load
 from django_gomq.discovery import Skipped, discover, label_of
 from django_gomq.rules import RUNS
+from django_gomq.shutdown import Ladder
 from django_gomq.testing import modes
 from django_gomq.wiring import Site, brokers
 
@@ -64,8 +66,21 @@ def renew() -> None:
     set_up()
 
 
-def close() -> None:
+def close() -> Sequence[Remainder]:
     """Drain and stop what runs in this process; at its end, or before a new setup."""
     site = brokers.site
-    if site is not None:
-        site.close()
+    return site.close() if site is not None else ()
+
+
+def _is_running() -> bool:
+    return any(one.is_started for one in brokers.values())
+
+
+ladder: Final = Ladder(close, _is_running)
+"""What drains when the process ends."""
+
+
+def install_ladder() -> None:
+    """Have this process drain at its end, whichever way it ends; once, in ready()."""
+    site = brokers.site
+    ladder.install(signals=site is not None and site.may_run)

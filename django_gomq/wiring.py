@@ -19,12 +19,13 @@ from django_gomq.bus.hooks import Hook, Hooks
 from django_gomq.bus.patterns import Pattern
 from django_gomq.bus.process import Process, current
 from django_gomq.bus.registry import Registry
+from django_gomq.bus.stats import Remainder
 from django_gomq.bus.timers import Deadline
 from django_gomq.bus.worker import Worker
 from django_gomq.conf import BrokerConfig, Config, Run
 from django_gomq.planning import Plans
 from django_gomq.routing import Routes
-from django_gomq.running import runs_here
+from django_gomq.running import drain_timeout, runs_here
 from django_gomq.surroundings import DjangoHost
 from django_gomq.values import adapt
 
@@ -45,6 +46,8 @@ class Site:
         self._host = DjangoHost()
         self._workers: WeakKeyDictionary[Process, Worker] = WeakKeyDictionary()
         self._ended_in: Process | None = None
+        self.drain_timeout = drain_timeout(config.drain_timeout)
+        """Seconds that a stop may wait for what was accepted."""
         self._hooks: WeakKeyDictionary[Process, Sequence[Hook]] = WeakKeyDictionary()
         self.brokers = {
             alias: self._make_broker(alias, entry)
@@ -85,7 +88,7 @@ class Site:
             get_worker=self._get_worker,
             declared=self._declared(alias),
             may_start=functools.partial(self._may_start, entry.run),
-            drain_timeout=self.config.drain_timeout,
+            drain_timeout=self.drain_timeout,
             max_body_bytes=self.config.max_body_bytes,
             wait_buckets=self.config.metrics.wait_buckets,
             handler_buckets=self.config.metrics.handler_buckets,
@@ -152,21 +155,29 @@ class Site:
         # What came after the end would start threads that nobody stops.
         return self._ended_in is not current() and runs_here(run)
 
-    def close(self, timeout: float | None = None) -> None:
+    @property
+    def may_run(self) -> bool:
+        """Whether an emit may start consumers in this process."""
+        return any(runs_here(entry.run) for entry in self.config.brokers.values())
+
+    def close(self, timeout: float | None = None) -> list[Remainder]:
         """Drain and stop what runs in this process, where nothing starts again.
 
         Blocks up to ``timeout`` seconds (``DRAIN_TIMEOUT`` by default) for all brokers
-        together, and about one more. Idempotent.
+        together, and about one more. Returns what was left by those that it stopped.
+        Idempotent; a second caller waits for the first.
         """
         self._ended_in = current()
-        deadline = Deadline.after(
-            self.config.drain_timeout if timeout is None else timeout
-        )
+        deadline = Deadline.after(self.drain_timeout if timeout is None else timeout)
+        stopped: list[Remainder] = []
         for broker in self.brokers.values():
-            if broker.is_started:
-                broker.close(deadline.left())
+            was_started = broker.is_started
+            if was_started or broker.is_closed:
+                remainder = broker.close(deadline.left())
+                stopped += [remainder] if was_started else []
         if self.worker is not None:
             self.worker.stop(timeout=0.5)
+        return stopped
 
 
 def _import_backend(entry: BrokerConfig) -> type[Backend]:
