@@ -130,6 +130,9 @@ class Hook:
     def overran(self, broker: str, consumer: str, seconds: float) -> None:
         """Run, once, when a sync handler has run longer than its ``timeout``."""
 
+    def loop_blocked(self, consumer: str, seconds: float, where: str) -> None:
+        """Run, once, when an async handler has blocked the loop, in these calls."""
+
     def batch_failed(
         self, broker: str, consumer: str, size: int, error: BaseException
     ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from .delivery import Delivery
 from .outcome import ACK, Outcome
+from .pulse import Pulse
 from .settling import Results
 from .slices import Server
 from .threads import claim_thread
@@ -24,8 +25,15 @@ class LoopRunner:
     ``start`` and ``pump`` may be called from any thread and do not block.
     """
 
-    def __init__(self, on_error: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        on_error: Callable[[BaseException], None],
+        on_block: Callable[[str, float, str], None] = lambda *_: None,
+    ) -> None:
+        """``on_block`` hears of a blocked loop: by whom, for how long, where."""
         self._on_error = on_error
+        self._on_block = on_block
+        self._pulse: Pulse | None = None
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
@@ -41,7 +49,20 @@ class LoopRunner:
                 return
             self._loop = asyncio.new_event_loop()
             self._thread = Thread(target=self._run, name="gomq-loop", daemon=True)
+            self._pulse = Pulse(self._loop, self._thread)
             self._thread.start()
+
+    @property
+    def lag(self) -> float:
+        """For how many seconds the loop has been blocked; 0 if it is not."""
+        return self._pulse.lag if self._pulse is not None else 0.0
+
+    def watch(self) -> None:
+        """Look whether a handler blocks the loop, and tell; to be called regularly."""
+        pulse = self._pulse
+        # A loop without tasks sleeps, and is left to sleep.
+        if pulse is not None and (self._tasks or pulse.lag) and pulse.beat():
+            self._on_block(pulse.task() or "", pulse.lag, pulse.where())
 
     def pump(self, server: Server) -> None:
         """Have the loop start what waits for this server, up to its concurrency."""
@@ -81,7 +102,9 @@ class LoopRunner:
     def _start_task(self, server: Server, delivery: Delivery) -> None:
         assert self._loop is not None  # noqa: S101 - _pump runs on it
         task = self._loop.create_task(
-            self._handle(server, delivery), context=contextvars.Context()
+            self._handle(server, delivery),
+            name=server.subscription.consumer.name,
+            context=contextvars.Context(),
         )
         self._tasks.add(task)
         task.add_done_callback(partial(self._end_task, server, delivery))

@@ -45,7 +45,7 @@ class Worker:
         self.host = host or Host()
         self.hooks = hooks or Hooks()
         self.timers = Timers(self._report("timers"))
-        self._loop = LoopRunner(self._report("loop"))
+        self._loop = LoopRunner(self._report("loop"), self._report_block)
         self._ready: ReadyList[Server] = ReadyList()
         self._servers: dict[Subscription, Server] = {}
         self._seats: list[_Seat] = []
@@ -76,6 +76,7 @@ class Worker:
                 return
             self.timers.start()
             self.timers.every_second(self._report_overruns)
+            self.timers.every_second(self._loop.watch)
             for number in range(1, self.threads + 1):
                 seat = _Seat()
                 thread = Thread(
@@ -101,6 +102,11 @@ class Worker:
     def alive(self) -> int:
         """How many handler threads run."""
         return sum(thread.is_alive() for thread in self._pool)
+
+    @property
+    def loop_lag(self) -> float:
+        """For how many seconds an async handler has blocked its loop; 0 if none has."""
+        return self._loop.lag
 
     def _choose_wake(self, server: Server) -> Callable[[], object]:
         consumer = server.subscription.consumer
@@ -199,6 +205,9 @@ class Worker:
                 server.subscription.hooks.tell(
                     lambda hook: hook.overran(broker, name, ran)  # noqa: B023
                 )
+
+    def _report_block(self, consumer: str, seconds: float, where: str) -> None:
+        self.hooks.tell(lambda hook: hook.loop_blocked(consumer, seconds, where))
 
     def _report(self, part: str) -> Callable[[BaseException], None]:
         return lambda error: self.hooks.tell(lambda hook: hook.failed(part, error))

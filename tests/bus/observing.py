@@ -63,6 +63,9 @@ class Recorder(Hook):
     def overran(self, broker: str, consumer: str, seconds: float) -> None:
         self.calls.append(("overran", (consumer, seconds)))
 
+    def loop_blocked(self, consumer: str, seconds: float, where: str) -> None:
+        self.calls.append(("loop_blocked", (consumer, seconds, where)))
+
     def batch_failed(
         self, broker: str, consumer: str, size: int, error: BaseException
     ) -> None:

@@ -217,6 +217,7 @@ def test_a_hook_that_overrides_nothing_does_nothing() -> None:
         hook.retrying("b", "c", message, 1, retry),
         hook.dead_lettered("b", "c", message, 1, ValueError()),
         hook.overran("b", "c", 1.0),
+        hook.loop_blocked("c", 1.0, "sleep"),
         hook.batch_failed("b", "c", 2, ValueError()),
         hook.failed("loop", ValueError()),
         hook.stopped("b", Remainder(dropped={}, in_flight=0, seconds=0)),

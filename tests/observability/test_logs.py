@@ -101,7 +101,9 @@ def test_a_drop_is_a_warning_for_each_event_type(
     assert {record.name for record in caplog.records} == {"gomq.consumer"}
 
 
-@pytest.mark.parametrize("kind", ["refused", "dropped", "retrying", "batch", "overran"])
+@pytest.mark.parametrize(
+    "kind", ["refused", "dropped", "retrying", "batch", "overran", "loop_blocked"]
+)
 def test_a_flood_is_told_at_once_and_then_every_ten_seconds(
     kind: str, hook: LogHook, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -117,6 +119,8 @@ def test_a_flood_is_told_at_once_and_then_every_ten_seconds(
                 hook.batch_failed("default", "audit", 7, ValueError())
             case "overran":
                 hook.overran("default", "audit", 7.0)
+            case "loop_blocked":
+                hook.loop_blocked("audit", 7.0, "sleep (x.py:1)")
 
     for moment in (0.0, 1.0, 9.9, 10.0, 10.1, 21.0):
         clock.now = moment

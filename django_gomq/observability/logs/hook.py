@@ -30,6 +30,10 @@ RETRYING: Final = (
 POSTPONED: Final = "Consumer %s asks for %s again in %.3f s"
 DEAD_LETTERED: Final = "Consumer %s gave up on %s in attempt %d, message %s: %s"
 OVERRAN: Final = "Consumer %s has run for %.1f s, past its timeout (%d like it)"
+LOOP_BLOCKED: Final = (
+    "Consumer %s blocks the event loop of all async handlers, for %.1f s so far, in %s "
+    "(%d like it): await what it waits for, or move it to asyncio.to_thread()"
+)
 BATCH_FAILED: Final = (
     "Consumer %s failed on a batch of %d, which is tried one by one (%d like it): %s"
 )
@@ -125,6 +129,15 @@ class LogHook(Hook):
         count = self._limiter.admit(subject)
         if count:
             _log(WARNING, OVERRAN, (consumer, seconds, count), subject, count)
+
+    def loop_blocked(self, consumer: str, seconds: float, where: str) -> None:
+        """Warn, within the limit, while the loop is blocked."""
+        subject = Subject("loop_blocked", "", "", consumer)
+        count = self._limiter.admit(subject)
+        if count:
+            fields: dict[str, object] = {"gomq_seconds": seconds, "gomq_where": where}
+            args = consumer, seconds, where, count
+            _log(WARNING, LOOP_BLOCKED, args, subject, count, fields)
 
     def batch_failed(
         self, broker: str, consumer: str, size: int, error: BaseException
