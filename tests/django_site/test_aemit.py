@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import threading
+from contextlib import suppress
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
+from django.db.models.signals import post_save
 
 from django_gomq import (
     ConfigurationError,
@@ -22,7 +24,7 @@ from django_gomq import (
 from django_gomq.wiring import brokers
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
-from tests.django_site.handlers import Held, Seen, fill, hold, listen, wait_quiet
+from tests.django_site.handlers import Held, Seen, Undo, fill, hold, listen, wait_quiet
 from tests.django_site.waiting import SECONDS
 
 ONE = {"default": {"OPTIONS": {"capacity": 1}}}
@@ -112,6 +114,39 @@ def test_aemit_sees_the_transaction_of_the_thread_that_called_async_code(
     seen.wait_for(1)
     assert (state, started) == ("pending", False)
     assert receipt.state == "accepted"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_rolled_back", [True, False])
+def test_an_async_receiver_of_a_signal_emits_what_the_transaction_around_it_commits(
+    seen: Seen, own_receivers: None, is_rolled_back: bool
+) -> None:
+    receipts: list[Receipt] = []
+    hints: list[str] = []
+
+    async def announce(instance: Record, **signal: object) -> None:
+        receipts.append(await aemit("page.viewed", instance.patient_id))
+        try:
+            emit("page.viewed")
+        except ConfigurationError as error:
+            hints.append(str(error))
+
+    post_save.connect(announce, sender=Record)
+
+    with suppress(Undo), transaction.atomic():
+        Record.objects.create(patient_id=7)
+        state = receipts[0].state
+        if is_rolled_back:
+            raise Undo
+
+    assert state == "pending"
+    assert ["await aemit" in hint for hint in hints] == [True]
+    if is_rolled_back:
+        assert receipts[0].reason == "rolled_back"
+        assert not get_broker().is_started
+    else:
+        seen.wait_for(1)
+        assert seen.data == [7]
 
 
 @pytest.mark.django_db(transaction=True)
