@@ -137,7 +137,7 @@ def test_another_way_to_hang_together_is_refused() -> None:
 def test_spans_say_what_they_are_about(traces: Traces) -> None:
     broker = traces.broker()
     broker.consume("record.saved", do_nothing, name="audit")
-    message: Message[Any] = Message(type="record.saved")
+    message: Message[Any] = Message(type="record.saved", body=b"[1,2]")
     with traces.tracer.start_as_current_span("GET /"):
         broker.publish(message)
 
@@ -147,6 +147,7 @@ def test_spans_say_what_they_are_about(traces: Traces) -> None:
         "messaging.system": "django_gomq",
         "messaging.destination.name": "record.saved",
         "messaging.message.id": message.id,
+        "messaging.message.body.size": 5,
         "gomq.broker": "default",
         "gomq.backend": "memory",
     }
@@ -154,14 +155,19 @@ def test_spans_say_what_they_are_about(traces: Traces) -> None:
         **common,
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",
+        "sentry.op": "queue.publish",
     }
-    assert 0 <= process.pop("gomq.wait_seconds") < 10
+    waited = process.pop("gomq.wait_seconds")
+    assert 0 <= waited < 10
+    assert process.pop("messaging.message.receive.latency") == waited * 1000
     assert process == {
         **common,
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
         "messaging.consumer.group.name": "audit",
         "gomq.consumer": "audit",
+        "messaging.message.retry.count": 0,
+        "sentry.op": "queue.process",
         "gomq.attempt": 1,
         "gomq.outcome": "success",
     }

@@ -1,7 +1,9 @@
 """The names of all span attributes; OpenTelemetry may still change its own.
 
 Those that start with ``messaging.`` and ``error.`` follow the semantic conventions
-for messaging spans (status: development, read at 1.44), ``gomq.`` are ours.
+for messaging spans (status: development, read at 1.44), ``gomq.`` are ours, and what
+stands under SENTRY_OP is what Sentry's Queues page is made from
+(https://develop.sentry.dev/sdk/telemetry/traces/modules/queues/).
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ OPERATION_NAME: Final = "messaging.operation.name"
 OPERATION_TYPE: Final = "messaging.operation.type"
 DESTINATION: Final = "messaging.destination.name"
 MESSAGE_ID: Final = "messaging.message.id"
+BODY_SIZE: Final = "messaging.message.body.size"
+"""In bytes; not of batches."""
 BATCH_COUNT: Final = "messaging.batch.message_count"
 CONSUMER_GROUP: Final = "messaging.consumer.group.name"
 ERROR_TYPE: Final = "error.type"
@@ -28,6 +32,14 @@ WAIT_SECONDS: Final = "gomq.wait_seconds"
 OUTCOME: Final = "gomq.outcome"
 """send: refused or unconsumed, else absent. process: success, error, timeout,
 rejected, retry_later."""
+
+SENTRY_OP: Final = "sentry.op"
+QUEUE_PUBLISH: Final = "queue.publish"
+QUEUE_PROCESS: Final = "queue.process"
+RETRY_COUNT: Final = "messaging.message.retry.count"
+"""Attempts before this one."""
+RECEIVE_LATENCY: Final = "messaging.message.receive.latency"
+"""As ``gomq.wait_seconds``, in milliseconds: the unit that Sentry reads it in."""
 
 DJANGO_GOMQ: Final = "django_gomq"
 """The value of ``messaging.system``, and the name of the tracer."""

@@ -17,20 +17,24 @@ from opentelemetry.trace import (
     ProxyTracerProvider,
     Span,
     SpanKind,
-    StatusCode,
     TracerProvider,
 )
-from opentelemetry.util.types import AttributeValue
 
-from django_gomq.bus.errors import GoMQError, NoConsumerError
 from django_gomq.bus.hooks import Attempt, EndOfPublish, Hook, Watch
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import Ack, DeadLettered, Outcome, RetryAfter
+from django_gomq.bus.outcome import Outcome
 
 from . import attributes as name
 from .carrier import CarriedHeaders, carry, extract, write
 from .current import SPAN_KEY, attach, get_current
 from .sampling import follows_parents
+from .telling import (
+    describe_attempt,
+    describe_process,
+    describe_send,
+    end_send,
+    tell_outcome,
+)
 
 
 def is_sdk_configured() -> bool:
@@ -92,15 +96,11 @@ class TracingHook(Hook):
             f"{name.SEND} {message.type}",
             context,
             SpanKind.PRODUCER,
-            {
-                **_common(name.SEND, broker, backend),
-                name.DESTINATION: message.type,
-                name.MESSAGE_ID: message.id,
-            },
+            describe_send(broker, backend, message),
         )
         sent = trace.set_span_in_context(span, context)
         message.add_headers(write(sent, message.headers))
-        return lambda error: _end_send(span, error)
+        return lambda error: end_send(span, error)
 
     def lend_context(self, message: Message[Any]) -> contextvars.Context | None:
         """Return the emit's own context where no span would be kept of the attempt."""
@@ -120,14 +120,11 @@ class TracingHook(Hook):
             return self._start_batch(attempt)
         message = attempt.messages[0]
         context, origin = extract(message)
-        attributes = _describe(attempt)
-        attributes[name.DESTINATION] = message.type
-        attributes[name.MESSAGE_ID] = message.id
         span = self._tracer.start_span(
             f"{name.PROCESS} {message.type}",
             context if self._is_parent else Context(),
             SpanKind.CONSUMER,
-            attributes,
+            describe_process(attempt, message),
             [Link(origin)] if origin is not None else None,
         )
         return span, trace.set_span_in_context(span, context)
@@ -135,7 +132,7 @@ class TracingHook(Hook):
     def _start_batch(self, attempt: Attempt) -> tuple[Span, Context]:
         origins = [(message.id, extract(message)[1]) for message in attempt.messages]
         types = {message.type for message in attempt.messages}
-        attributes = _describe(attempt)
+        attributes = describe_attempt(attempt)
         attributes[name.BATCH_COUNT] = len(attempt.messages)
         destination = attempt.consumer.name
         if len(types) == 1:
@@ -176,7 +173,7 @@ class _ProcessSpan(Watch):
     def end(self, outcomes: Sequence[Outcome]) -> None:
         try:
             if self._span.is_recording():
-                _tell_outcome(self._span, outcomes)
+                tell_outcome(self._span, outcomes)
         finally:
             otel_context.detach(self._token)
             self._span.end()
@@ -187,56 +184,3 @@ def _is_kept(span: Span) -> bool:
     if type(span) is NonRecordingSpan:
         return False
     return span.is_recording() or span.get_span_context().trace_flags.sampled
-
-
-def _end_send(span: Span, error: Exception | None) -> None:
-    if isinstance(error, NoConsumerError):
-        span.set_attribute(name.OUTCOME, "unconsumed")
-    elif isinstance(error, GoMQError):
-        span.set_attribute(name.OUTCOME, "refused")
-        span.set_attribute(name.ERROR_TYPE, error.code)
-        span.set_status(StatusCode.ERROR, str(error))
-    elif error is not None:
-        span.set_attribute(name.OUTCOME, "refused")
-        span.set_attribute(name.ERROR_TYPE, type(error).__qualname__)
-        # Without the text of a client library, which may quote the payload.
-        span.set_status(StatusCode.ERROR)
-    span.end()
-
-
-def _common(operation: str, broker: str, backend: str) -> dict[str, AttributeValue]:
-    return {
-        name.SYSTEM: name.DJANGO_GOMQ,
-        name.OPERATION_NAME: operation,
-        name.OPERATION_TYPE: operation,
-        name.BROKER: broker,
-        name.BACKEND: backend,
-    }
-
-
-def _describe(attempt: Attempt) -> dict[str, AttributeValue]:
-    consumer = attempt.consumer.name
-    return {
-        **_common(name.PROCESS, attempt.broker, attempt.backend),
-        name.CONSUMER: consumer,
-        name.CONSUMER_GROUP: consumer,
-        name.ATTEMPT: attempt.number,
-        name.WAIT_SECONDS: attempt.wait_seconds,
-    }
-
-
-def _tell_outcome(span: Span, outcomes: Sequence[Outcome]) -> None:
-    """Describe what came of it; of a batch, the first failure."""
-    failures = [one for one in outcomes if not isinstance(one, Ack)]
-    match failures[0] if failures else outcomes[0]:
-        case Ack():
-            span.set_attribute(name.OUTCOME, "success")
-        case RetryAfter(_, None):
-            span.set_attribute(name.OUTCOME, "retry_later")
-        case RetryAfter(_, BaseException() as error, verdict) | DeadLettered(
-            error, verdict
-        ):
-            span.set_attribute(name.OUTCOME, verdict)
-            span.set_attribute(name.ERROR_TYPE, type(error).__qualname__)
-            # Without the error's text, which may quote the payload; logs have it.
-            span.set_status(StatusCode.ERROR)
