@@ -1,0 +1,1 @@
+"""A site whose every request emits one event, with OpenTelemetry set up."""

@@ -1,0 +1,89 @@
+"""One trace leads from a request to its handler, as a collector receives it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from tests.django_site.waiting import wait_until
+from tests.docs.pasting import free_port, running
+from tests.traces.receiving import (
+    Arrived,
+    Spans,
+    receiving_grpc,
+    receiving_http,
+)
+
+VISITS: Final = 40
+NAMES: Final = ("GET /", "send visit.made", "process visit.made", "note")
+COMMAND: Final = [sys.executable, "-m", "gunicorn", "tests.traces.site.wsgi"]
+
+
+def by_trace(spans: Spans) -> dict[bytes, dict[str, Arrived]]:
+    traces: dict[bytes, dict[str, Arrived]] = {}
+    for one in list(spans):
+        traces.setdefault(one.span.trace_id, {})[one.span.name] = one
+    return traces
+
+
+def attributes(span: Span) -> dict[str, object]:
+    return {
+        one.key: getattr(one.value, str(one.value.WhichOneof("value")))
+        for one in span.attributes
+    }
+
+
+@pytest.mark.parametrize(
+    ("protocol", "receive"),
+    [("http/protobuf", receiving_http), ("grpc", receiving_grpc)],
+)
+def test_a_request_its_send_and_its_handler_are_one_trace_from_each_gunicorn_worker(
+    protocol: str,
+    receive: Callable[[], AbstractContextManager[tuple[str, Spans]]],
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    with receive() as (address, spans):
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": address,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        }
+        bind = ["--bind", f"127.0.0.1:{port}", "--workers", "2", "--no-control-socket"]
+        with running(tmp_path, [*COMMAND, *bind], port, environ) as server:
+            server.wait_for("/", "accepted")
+            with ThreadPoolExecutor(4) as visitors:
+                states = list(visitors.map(server.get, ["/"] * (VISITS - 1)))
+            assert set(states) == {"accepted"}
+            assert server.end() == 0
+
+        wait_until(lambda: len(spans) >= VISITS * len(NAMES), "all spans")
+
+    traces = by_trace(spans)
+    assert len(traces) == VISITS
+    for trace in traces.values():
+        request, send, process, note = (trace[name].span for name in NAMES)
+        assert len({one.pid for one in trace.values()}) == 1
+        assert not request.parent_span_id
+        assert send.parent_span_id == request.span_id
+        assert process.parent_span_id == send.span_id
+        assert note.parent_span_id == process.span_id
+        assert [link.span_id for link in process.links] == [send.span_id]
+        assert (send.kind, process.kind) == (
+            Span.SPAN_KIND_PRODUCER,
+            Span.SPAN_KIND_CONSUMER,
+        )
+        assert process.status.code == Status.STATUS_CODE_UNSET
+        sent, processed = attributes(send), attributes(process)
+        assert sent["messaging.message.id"] == processed["messaging.message.id"]
+        assert (sent["sentry.op"], processed["sentry.op"]) == (
+            "queue.publish",
+            "queue.process",
+        )
+    assert len({one.pid for one in spans}) == 2
