@@ -7,10 +7,10 @@ application of its end (https://asgi.readthedocs.io/en/latest/specs/lifespan.htm
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.typing import (
-    ASGI3Application,
     ASGIReceiveCallable,
     ASGIReceiveEvent,
     ASGISendCallable,
@@ -19,6 +19,9 @@ from asgiref.typing import (
 )
 
 from django_gomq import startup
+
+# What is taken is any ASGI application, whatever its own types of events are.
+Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Lifespan:
@@ -29,7 +32,7 @@ class Lifespan:
     own goes on working, and ends first.
     """
 
-    def __init__(self, application: ASGI3Application) -> None:
+    def __init__(self, application: Application) -> None:
         self.application = application
 
     async def __call__(
@@ -51,7 +54,7 @@ class _Life:
         self._received: set[str] = set()
         self._sent: set[str] = set()
 
-    async def run(self, application: ASGI3Application, scope: Scope) -> None:
+    async def run(self, application: Application, scope: Scope) -> None:
         try:
             await application(scope, self._receive, self._send)
         except Exception:
