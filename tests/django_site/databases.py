@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -33,13 +34,23 @@ def postgres_alias(server: Mapping[str, object], **options: Any) -> Iterator[str
             for model in reversed(models):
                 editor.delete_model(model)
         connections[ALIAS].close()
+        pooled: Any = connections[ALIAS]
+        if options.get("OPTIONS", {}).get("pool"):
+            pooled.close_pool()
         del connections[ALIAS]
         del connections.databases[ALIAS]
 
 
 def close_async_connections() -> None:
     """Close those of the thread that all async code of the process shares."""
-    asyncio.run(sync_to_async(connections.close_all)())
+    asyncio.run(sync_to_async(_forget_connections)())
+
+
+def _forget_connections() -> None:
+    connections.close_all()
+    made = [one.alias for one in connections.all(initialized_only=True)]
+    if ALIAS in made:  # it would keep the settings of this test
+        del connections[ALIAS]
 
 
 _OTHERS = (
@@ -53,6 +64,14 @@ def other_backends() -> list[int]:
     with connections[ALIAS].cursor() as cursor:
         cursor.execute(f"SELECT pid {_OTHERS}")
         return [row[0] for row in cursor.fetchall()]
+
+
+def highest_count(stop: Event) -> int:
+    """Watch until told to stop; return how many connections others had at most."""
+    highest = 0
+    while not stop.wait(0.002):
+        highest = max(highest, len(other_backends()))
+    return highest
 
 
 def kill_other_backends() -> None:

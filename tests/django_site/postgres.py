@@ -21,6 +21,49 @@ HOW = (
 )
 
 
+class Server:
+    """A server that can be stopped and started again, at the same address."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self._binaries = binaries
+        self._folder = folder
+        self._port = free_port()
+
+    @property
+    def address(self) -> dict[str, object]:
+        """How to reach it, as an entry of DATABASES says it."""
+        return {
+            "HOST": "127.0.0.1",
+            "PORT": self._port,
+            "USER": "gomq",
+            "NAME": "postgres",
+        }
+
+    def make(self) -> None:
+        """Make its files."""
+        data = str(self._folder / "data")
+        program = str(self._binaries / "initdb")
+        run(program, "-D", data, "-U", "gomq", "-A", "trust", "-N")
+
+    def start(self) -> None:
+        """Start it; returns when it takes connections."""
+        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c fsync=off"
+        options += f" -k {self._folder}"
+        self._control("-l", str(self._folder / "log"), "-o", options, "start")
+
+    def restart(self) -> None:
+        """End every session as a crash would; returns when it is there again."""
+        self._control("-l", str(self._folder / "log"), "-m", "immediate", "restart")
+
+    def stop(self) -> None:
+        """Stop it, as a crash would."""
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *words: str) -> None:
+        data = str(self._folder / "data")
+        run(str(self._binaries / "pg_ctl"), "-D", data, "-w", *words)
+
+
 def _binaries() -> Path | None:
     found = shutil.which("initdb")
     places = [Path(found).parent] if found else []
@@ -29,13 +72,14 @@ def _binaries() -> Path | None:
 
 
 def _command(*words: str) -> list[str]:
-    if not _is_root():
+    if not is_root():
         return list(words)
-    # The server refuses to run as root.
+    # The servers refuse to run as root.
     return [_runuser() or "runuser", "-u", "postgres", "--", *words]
 
 
-def _is_root() -> bool:
+def is_root() -> bool:
+    """Whether servers have to be started as somebody else."""
     return os.geteuid() == 0
 
 
@@ -43,7 +87,8 @@ def _runuser() -> str | None:
     return shutil.which("runuser", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
-def _has_user() -> bool:
+def has_user() -> bool:
+    """Whether there is somebody else to start them as."""
     try:
         pwd.getpwnam("postgres")
     except KeyError:
@@ -51,14 +96,16 @@ def _has_user() -> bool:
     return _runuser() is not None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _run(*words: str) -> None:
+def run(*words: str) -> None:
+    """Run a program to its end, not as root."""
     done = subprocess.run(
         _command(*words), capture_output=True, text=True, check=False, cwd="/"
     )
@@ -66,24 +113,37 @@ def _run(*words: str) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[dict[str, object]]:
-    """Run a fresh server; yield how to reach it. Skips the test where it cannot."""
+def folder_of_server(name: str) -> Iterator[Path]:
+    """Make a folder that a server may write to, for a while."""
+    folder = Path(tempfile.mkdtemp(prefix=f"gomq-{name}-"))
+    if is_root():
+        shutil.chown(folder, "postgres")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """Run a fresh server. Skips the test where it cannot."""
     binaries = _binaries()
     if binaries is None or find_spec("psycopg") is None:
         pytest.skip(f"there is no PostgreSQL here; {HOW}")
-    if _is_root() and not _has_user():
+    if is_root() and not has_user():
         pytest.skip(f"PostgreSQL does not run as root; {HOW}")
-    folder = Path(tempfile.mkdtemp(prefix="gomq-postgres-"))
-    if _is_root():
-        shutil.chown(folder, "postgres")
-    data, port = str(folder / "data"), _free_port()
-    control = str(binaries / "pg_ctl")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
-    log = str(folder / "log")
-    _run(str(binaries / "initdb"), "-D", data, "-U", "gomq", "-A", "trust", "-N")
-    _run(control, "-D", data, "-w", "-l", log, "-o", options, "start")
-    try:
-        yield {"HOST": "127.0.0.1", "PORT": port, "USER": "gomq", "NAME": "postgres"}
-    finally:
-        _run(control, "-D", data, "-w", "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder_of_server("postgres") as folder:
+        server = Server(binaries, folder)
+        server.make()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def serving() -> Iterator[dict[str, object]]:
+    """Run a fresh server; yield how to reach it. Skips the test where it cannot."""
+    with running() as server:
+        yield server.address

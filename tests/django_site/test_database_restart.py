@@ -1,0 +1,159 @@
+"""A database server that goes away under load and comes back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connections, transaction
+from pytest_django import DjangoDbBlocker
+
+from django_gomq import Message, Retry, consumer, emit, emit_many, get_broker
+from django_gomq.bus.stats import ConsumerStats
+from tests.django_site import postgres
+from tests.django_site.clinic.models import Record
+from tests.django_site.conftest import UseSite
+from tests.django_site.databases import close_async_connections, postgres_alias
+from tests.django_site.handlers import wait_quiet
+from tests.django_site.waiting import wait_until
+
+COUNT = 400
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Server]:
+    """A server of this module's own, as the others' must not go away."""
+    with postgres.running() as one:
+        yield one
+
+
+@pytest.fixture(params=[{"CONN_MAX_AGE": 0}, {"CONN_MAX_AGE": None}, {"pool": True}])
+def database(
+    request: pytest.FixtureRequest,
+    server: postgres.Server,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[str]:
+    """An alias of that server, without health checks."""
+    entry: dict[str, Any] = dict(request.param)
+    if entry.pop("pool", False):
+        pool = {"min_size": 4, "max_size": 8, "timeout": 0.2, "reconnect_timeout": 0.5}
+        entry["OPTIONS"] = {"pool": pool}
+    with (
+        django_db_blocker.unblock(),
+        postgres_alias(server.address, **entry) as alias,
+    ):
+        yield alias
+        close_async_connections()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [
+        one
+        for one in caplog.records
+        if one.name.startswith("gomq") and one.levelno >= logging.WARNING
+    ]
+
+
+def stats_of(name: str) -> ConsumerStats:
+    return get_broker().stats().consumers[name]
+
+
+def succeeded(name: str) -> int:
+    return stats_of(name).succeeded
+
+
+def emit_through(trouble: Callable[[], object]) -> int:
+    """Emit until the trouble, which begins under load, is over; return how many."""
+    is_over = threading.Event()
+
+    def make_trouble() -> None:
+        wait_until(lambda: succeeded("writes") > 50, "load")
+        trouble()
+        is_over.set()
+
+    thread = threading.Thread(target=make_trouble)
+    thread.start()
+    emitted = 0
+    while emitted < COUNT or not is_over.is_set():
+        emitted += bool(emit("page.viewed", emitted))
+        is_over.wait(0.001)
+    thread.join()
+    return emitted
+
+
+def reconnect(alias: str) -> None:
+    """Drop the connection of the test itself, which was cut as all others."""
+    connections[alias].close()
+
+
+def test_consumers_work_again_after_a_restart_under_load(
+    database: str,
+    server: postgres.Server,
+    live_site: UseSite,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    records = Record.objects.using(database)
+
+    def write(message: Message[int]) -> None:
+        with transaction.atomic(using=database):
+            records.create(patient_id=message.data)
+
+    async def count(message: Message[int]) -> None:
+        await records.acount()
+
+    retry = Retry(attempts=1000, min_delay=0.01, max_delay=0.05)
+    consumer("page.viewed", name="writes", retry=retry)(write)
+    consumer("page.viewed", name="counts", retry=retry, concurrency=4)(count)
+    live_site(THREADS=4)
+
+    emitted = emit_through(server.restart)
+    wait_quiet()
+
+    reconnect(database)
+    stats = get_broker().stats().consumers
+    assert emitted == succeeded("writes") == succeeded("counts")
+    assert stats["writes"].retries + stats["counts"].retries > 0, "nothing was cut"
+    assert set(records.values_list("patient_id", flat=True)) == set(range(emitted))
+    # Within the ten seconds of the limiter: one line for each consumer and each class
+    # of error, however many attempts failed.
+    lines = warnings(caplog)
+    kinds = {(one.name, one.__dict__["gomq_reason"]) for one in lines}
+    assert len(lines) <= 2 * max(1, len(kinds))
+
+
+def test_a_server_that_is_away_for_a_while_dead_letters_by_the_law(
+    database: str, server: postgres.Server, live_site: UseSite
+) -> None:
+    records = Record.objects.using(database)
+
+    def write(message: Message[int]) -> None:
+        records.create(patient_id=message.data)
+
+    retry = Retry(attempts=2, min_delay=0.01, max_delay=0.01)
+    patient = Retry(attempts=1000, min_delay=0.05, max_delay=0.2)
+    consumer("page.viewed", name="gives_up", retry=retry)(write)
+    consumer("page.viewed", name="waits", retry=patient)(write)
+    live_site(THREADS=4)
+    emit_many([("page.viewed", number) for number in range(20)])
+    wait_quiet()
+
+    server.stop()
+    try:
+        emit_many([("page.viewed", number) for number in range(20, 40)])
+        wait_until(lambda: stats_of("gives_up").dead_lettered == 20, "dead letters")
+        wait_until(lambda: stats_of("waits").retries > 20)
+    finally:
+        server.start()
+    wait_quiet()
+    emit_many([("page.viewed", number) for number in range(40, 60)])
+    wait_quiet()
+
+    reconnect(database)
+    given_up = stats_of("gives_up")
+    assert (given_up.succeeded, given_up.dead_lettered) == (40, 20)
+    assert succeeded("waits") == 60
+    assert len(get_broker().dead_letters()) == 20
+    assert records.count() == 40 + 60
