@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from operator import attrgetter
 from typing import Any, NoReturn
 
 import msgspec
@@ -22,8 +20,9 @@ class Pending(msgspec.Struct, frozen=True, eq=False):
 
     items: Sequence[Any]
     """Emitted by one call, so that a savepoint holds all of them or none."""
-    publish: Callable[[Sequence[Any]], None]
-    """Takes the items of all neighbours that have the same function, in order."""
+    publish: Callable[[Sequence[Any], bool], None]
+    """Takes the items of all neighbours that have the same function, in order, and
+    whether it may wait. Called again if it was interrupted: with False."""
     roll_back: Callable[[Any], None]
 
 
@@ -64,11 +63,25 @@ class CommitBuffer:
         return False
 
     def flush(self) -> None:
-        """Publish everything, one batch for each run of one publish function."""
+        """Publish everything, one batch for each run of one publish function.
+
+        What is raised meanwhile keeps nothing back: the commit stands.
+        """
         self.is_flushed = True
-        pending, self._pending = self._pending, []
-        for publish, run in itertools.groupby(pending, _PUBLISH):
-            publish(list(itertools.chain.from_iterable(one.items for one in run)))
+        try:
+            self._publish_all(may_wait=True)
+        except BaseException:  # a refusal, or a signal handler's
+            self._publish_all(may_wait=False)
+            raise
+
+    def _publish_all(self, *, may_wait: bool) -> None:
+        pending = self._pending
+        while pending:
+            publish = pending[0].publish
+            others = (at for at, one in enumerate(pending) if one.publish != publish)
+            end = next(others, len(pending))
+            publish([item for one in pending[:end] for item in one.items], may_wait)
+            del pending[:end]
 
     def __del__(self) -> None:
         """Tell what the rollback of the whole transaction took back."""
@@ -79,9 +92,6 @@ def _roll_back(pending: Sequence[Pending]) -> None:
     for one in pending:
         for item in one.items:
             one.roll_back(item)
-
-
-_PUBLISH = attrgetter("publish")
 
 
 # The only strong reference to a buffer is Django's, in run_on_commit.

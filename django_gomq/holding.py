@@ -108,6 +108,6 @@ class _CapturedReceipt(Receipt, kw_only=True, eq=False):
     state = property(_get_state, _set_state)
 
 
-def _accept_all(receipts: Iterable[Receipt]) -> None:
+def _accept_all(receipts: Iterable[Receipt], may_wait: bool) -> None:
     for receipt in receipts:
         receipt.accept()

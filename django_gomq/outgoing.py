@@ -57,14 +57,26 @@ def publish_now(items: Sequence[Outgoing], timeout: float | None) -> None:
     deadline = Deadline.after(timeout)
     refusals: list[PublishError] = []
     for broker, group in _by_broker(items):
-        answers = broker.hand_over_many(
-            [receipt.message for one in group for receipt in one.receipts],
-            deadline.left(),
-            [one.parents for one in group for _ in one.receipts if one.parents],
-        )
-        refusals += _tell(group, answers)
+        refusals += _publish_group(broker, group, deadline.left())
     if refusals:
         raise refusals[0]
+
+
+def _publish_group(
+    broker: Broker, group: Sequence[Outgoing], timeout: float | None
+) -> list[PublishError]:
+    answers: list[PublishError | None] = []
+    try:
+        broker.hand_over_many(
+            [receipt.message for one in group for receipt in one.receipts],
+            timeout,
+            [one.parents for one in group for _ in one.receipts if one.parents],
+            answers,
+        )
+        return _tell(group, answers)
+    except BaseException:  # a signal handler's: tell what was done, or tell it again
+        _tell(group, answers)
+        raise
 
 
 def publish_one(outgoing: Outgoing, timeout: float | None) -> None:
@@ -130,14 +142,25 @@ def _raises_refusals(outgoing: Outgoing) -> bool:
     return outgoing.site.config.brokers[alias].on_refused == "raise"
 
 
-def publish_committed(items: Sequence[Outgoing]) -> None:
-    """Hand over what a commit made true.
+def publish_committed(items: Sequence[Outgoing], may_wait: bool) -> None:
+    """Hand over what a commit made true, and was not handed over before.
 
     Waits for room, ``FLUSH_TIMEOUT`` in a request, without limit in a management
     command: there nobody waits, and a loop of emits may outrun the consumers.
     """
-    timeout = items[0].site.config.flush_timeout if serves_requests() else _NO_LIMIT
-    publish_now(items, timeout)
+    timeout: float | None = None
+    if may_wait:
+        config = items[0].site.config
+        timeout = config.flush_timeout if serves_requests() else _NO_LIMIT
+    else:  # once more
+        items = [one for one in map(_still_pending, items) if one.receipts]
+    if items:
+        publish_now(items, timeout)
+
+
+def _still_pending(outgoing: Outgoing) -> Outgoing:
+    left = [one for one in outgoing.receipts if one.state == "pending"]
+    return msgspec.structs.replace(outgoing, receipts=left)
 
 
 _NO_LIMIT: Final = 86_400.0 * 365

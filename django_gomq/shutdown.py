@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 
 from django_gomq.bus.process import Process, current
 from django_gomq.bus.stats import Remainder
+from django_gomq.bus.threads import start_no_more
 
 logger = logging.getLogger("gomq.shutdown")
 
@@ -55,7 +56,7 @@ class Ladder:
         # concurrent.futures: handlers can still use executors.
         register = getattr(threading, "_register_atexit", atexit.register)
         register(self._end_with_threads)
-        atexit.register(self.climb, "atexit")
+        atexit.register(self._end)
         _connect_celery(self._end_celery_child)
         if signals:
             self._chain_sigterm()
@@ -70,6 +71,10 @@ class Ladder:
             fields = {"gomq_rung": rung, "gomq_seconds": seconds, "gomq_left": left}
             logger.info(_DRAINED, rung, seconds, left, extra=fields)
 
+    def _end(self) -> None:
+        start_no_more()
+        self.climb("atexit")
+
     def _end_celery_child(self, **signal: object) -> None:
         self.climb("celery")
 
@@ -79,6 +84,7 @@ class Ladder:
             # The main thread went on to its end after a SIGTERM. It gets no further:
             # the exit code is to be that of a SIGTERM that nobody handled.
             termination.join()
+        start_no_more()
         self.climb("threading")
 
     def _chain_sigterm(self) -> None:

@@ -99,19 +99,25 @@ class MemoryBackend(Backend):
         self, messages: Sequence[Message[Any]], timeout: float | None
     ) -> list[PublishError | None]:
         """Put runs of one type and priority at once; what finds no room may wait."""
-        deadline = Deadline.after(timeout)
         answers: list[PublishError | None] = []
+        self.publish_into(answers, messages, timeout)
+        return answers
+
+    def publish_into(
+        self,
+        answers: list[PublishError | None],
+        messages: Sequence[Message[Any]],
+        timeout: float | None,
+    ) -> None:
+        """Do so; an answer is added in the step that takes the message."""
+        deadline = Deadline.after(timeout)
         for equals in _runs_of_equals(messages):
             done = 0
             while done < len(equals):
-                taken = self._intake.put_run(equals, done)
-                answers += [None] * taken
-                done += taken
+                done += self._intake.put_run(equals, done, answers)
                 if done < len(equals):
-                    answer = self._try_publish(equals[done], deadline.left())
-                    answers.append(answer)
+                    self._intake.put_one(equals[done], deadline.left(), answers)
                     done += 1
-        return answers
 
     def settle(
         self,

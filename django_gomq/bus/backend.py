@@ -121,6 +121,18 @@ class Backend(ABC):
         deadline = Deadline.after(timeout)
         return [self._try_publish(one, deadline.left()) for one in messages]
 
+    def publish_into(
+        self,
+        answers: list[PublishError | None],
+        messages: Sequence[Message[Any]],
+        timeout: float | None,
+    ) -> None:
+        """Do as ``publish_many``, and add to ``answers`` what is known, as it is.
+
+        So its caller knows what was taken if a signal handler's exception ends it.
+        """
+        answers += self.publish_many(messages, timeout)
+
     def _try_publish(
         self, message: Message[Any], timeout: float | None
     ) -> PublishError | None:

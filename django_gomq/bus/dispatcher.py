@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
@@ -39,6 +40,8 @@ class Dispatcher:
         self._lock = RLock()  # a signal handler may publish in the midst of a publish
         self._handing: list[tuple[Subscription, Run, bool]] = []
         self._under_way: tuple[TypeQueue, int] | None = None
+        self.errands: Final[deque[Callable[[], object]]] = deque()
+        """For our thread, where no signal handler raises; before it looks at queues."""
         self._thread: Thread | None = None
         self._failures = 0
         self.is_up = False
@@ -72,11 +75,16 @@ class Dispatcher:
             self._ready.add(queue)
             queue.scheduled = True
 
+    def run_errands(self) -> None:
+        """Run what was sent; on our thread, or after ``stop``."""
+        while self.errands:
+            self.errands.popleft()()
+
     def look_everywhere(self) -> None:
         """Mend what a publisher left half done when a signal handler raised in it."""
         for queue in self._book.all():
             queue.reconcile()
-            if queue and not queue.scheduled:
+            if (queue or self.errands) and not queue.scheduled:
                 self.schedule(queue)
 
     def _run(self) -> None:
@@ -103,6 +111,7 @@ class Dispatcher:
     def _dispatch(self, queue: TypeQueue) -> None:
         with self._lock:
             queue.scheduled = False
+        self.run_errands()
         audience = queue.audience  # once: somebody may join at any moment
         wanted = BATCH
         if audience.gates:

@@ -52,26 +52,33 @@ class Handover:
         messages: Sequence[Message[Any]],
         timeout: float | None,
         parents: Sequence[tuple[object, ...]] = (),
+        answers: list[PublishError | None] | None = None,
     ) -> list[PublishError | None]:
-        """Publish what can be published; see ``Broker.publish_many``."""
-        if self._hooks.publish_watchers:
-            answers = self._publish_each(messages, timeout, parents)
-        else:
-            answers = self._backend.publish_many(messages, timeout)
-        if any(answers):
-            for message, answer in zip(messages, answers, strict=True):
-                if answer is not None:
-                    self.refuse(message, answer)
+        """Publish what can be published; see ``Broker.publish_many``.
+
+        ``answers``, an empty list, has what is known so far if this is interrupted.
+        """
+        answers = [] if answers is None else answers
+        try:
+            if self._hooks.publish_watchers:
+                self._publish_each(answers, messages, timeout, parents)
+            else:
+                self._backend.publish_into(answers, messages, timeout)
+        finally:
+            if any(answers):
+                for message, answer in zip(messages, answers, strict=False):
+                    if answer is not None:
+                        self.refuse(message, answer)
         return answers
 
     def _publish_each(
         self,
+        answers: list[PublishError | None],
         messages: Sequence[Message[Any]],
         timeout: float | None,
         parents: Sequence[tuple[object, ...]],
-    ) -> list[PublishError | None]:
+    ) -> None:
         deadline = Deadline.after(timeout)
-        answers: list[PublishError | None] = []
         for index, message in enumerate(messages):
             context = parents[index] if parents else ()
             try:
@@ -79,7 +86,6 @@ class Handover:
                 answers.append(None)
             except PublishError as error:
                 answers.append(error)
-        return answers
 
     def refuse_all(self, messages: Sequence[Message[Any]], error: PublishError) -> None:
         """Count and report messages that were not taken for one reason."""

@@ -58,9 +58,8 @@ class Hook:
     """
 
     watches_publishing = False
-    """Ask for ``publishing``; read once, when a broker is made."""
     watches_attempts = False
-    """Ask for ``attempting``; read once, when a broker is made."""
+    """Ask for ``publishing`` and ``attempting``; read once, when a broker is made."""
 
     def publishing(
         self, broker: str, backend: str, message: Message[Any], parent: object

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
+from operator import length_hint
 from typing import Any
 
 from .backend import Surroundings
 from .dispatcher import Dispatcher
-from .errors import (
-    BrokerClosedError,
-    ConfigurationError,
-    MessageError,
-    NotRunningError,
-    PublishError,
-    PublishTimeoutError,
-    QueueFullError,
-)
+from .errors import ConfigurationError, MessageError, PublishError
 from .message import DEFAULT_PRIORITY, Message, validate_type
 from .outcome import DropReason
 from .queues import QueueBook, TypeQueue
+from .refusals import no_room, not_running
 from .shelf import Shelf
 from .timers import Deadline
 
 _HAND_OVER_SECONDS = 0.1  # ample for a publisher that has its permit already
+_NAP_SECONDS = 1.0  # a wake-up that a signal handler's exception swallowed costs this
 
 
 class Intake:
@@ -68,22 +64,49 @@ class Intake:
         if not queue.scheduled:
             self._dispatcher.schedule(queue)
 
+    def put_one(
+        self,
+        message: Message[Any],
+        timeout: float | None,
+        answers: list[PublishError | None],
+    ) -> None:
+        """Publish one message, and add None or the error that says why not."""
+        try:
+            queue = self._find_for(message)
+            self._wait_for_permit(queue, message, timeout)
+        except PublishError as error:
+            answers.append(error)
+            return
+        if message.delay:
+            self._delay(queue, message, answers)
+        else:
+            self._put_noted(queue, [message], answers)
+
     def _publish_slowly(self, message: Message[Any], timeout: float | None) -> None:
-        queue = self._queues.get(message.type) or self._book.open(message.type)
-        if message.delay or (queue.is_ordered and message.priority != DEFAULT_PRIORITY):
-            self._check_special(message)
+        queue = self._find_for(message)
         self._wait_for_permit(queue, message, timeout)
         if message.delay:
-            self._delay(queue, message)
+            self._delay(queue, message, [])
             return
         queue.put_permitted(message, message.priority)
         self._dispatcher.schedule(queue)
 
-    def put_run(self, messages: Sequence[Message[Any]], start: int) -> int:
+    def _find_for(self, message: Message[Any]) -> TypeQueue:
+        queue = self._queues.get(message.type) or self._book.open(message.type)
+        if message.delay or (queue.is_ordered and message.priority != DEFAULT_PRIORITY):
+            self._check_special(message)
+        return queue
+
+    def put_run(
+        self,
+        messages: Sequence[Message[Any]],
+        start: int,
+        answers: list[PublishError | None],
+    ) -> int:
         """Put messages of one type and priority, from ``start``, as far as room goes.
 
-        Returns how many: none, where each has to be looked at (delays, orders, a type
-        that is new).
+        Returns how many, with an answer for each: none, where each has to be looked at
+        (delays, orders, a type that is new).
         """
         first = messages[start]
         queue = self._queues.get(first.type)
@@ -92,10 +115,26 @@ class Intake:
         wanted = len(messages) - start
         room = queue.try_permits(wanted) if self._dispatcher.is_up else 0
         if room:
-            taken = messages[start : start + room]
-            queue.put_many_permitted(taken, first.priority)
-            self._dispatcher.schedule(queue)
+            self._put_noted(queue, messages[start : start + room], answers)
         return room
+
+    def _put_noted(
+        self,
+        queue: TypeQueue,
+        taken: Sequence[Message[Any]],
+        answers: list[PublishError | None],
+    ) -> None:
+        """Put what has permits; a signal handler may raise, the answers stay true."""
+        left, told = iter(taken), [None] * len(taken)
+        try:
+            queue.put_many_permitted(left, taken[0].priority)
+            answers += told  # it may raise at calls alone: not in between
+        except BaseException:
+            # One step of the queue takes them all; before it, all are left.
+            if not length_hint(left):
+                answers += told
+            raise
+        self._dispatcher.schedule(queue)
 
     def check(self, message: Message[Any]) -> None:
         """Raise what ``publish`` would raise at any time, for a message as this."""
@@ -131,39 +170,36 @@ class Intake:
             has_room = queue.try_permit()
             if queue.closed or not self._dispatcher.is_up:
                 queue.return_permits(has_room)
-                raise self._not_running(queue, message)
+                # What was seen is passed on: a dispatcher that is down may be up again
+                # a moment later, and the reason must be the one that was found.
+                is_closed = queue.closed or self._closed
+                raise not_running(message.type, self._broker, is_closed=is_closed)
             if has_room:
                 return
             left = deadline.left()
             if not left:
-                raise self._no_room(queue, message, timeout)
-            queue.wait_for_room(left)
+                raise no_room(message.type, self._broker, queue.capacity, timeout)
+            queue.wait_for_room(min(left, _NAP_SECONDS))
 
-    # What was seen is passed on by the choice of method: a dispatcher that is down may
-    # be up again a moment later, and the reason must be the one that was found.
+    def _delay(
+        self,
+        queue: TypeQueue,
+        message: Message[Any],
+        answers: list[PublishError | None],
+    ) -> None:
+        due = time.monotonic() + message.delay
+        errand = partial(self._shelve, due, queue, message)
+        # Exceptions of signal handlers come up at calls: here after the last step. A
+        # shelf takes more of them, so that is for a thread where none come up.
+        with queue._lock:  # noqa: SLF001
+            queue._out += 1  # noqa: SLF001
+            queue.delayed += 1
+            self._dispatcher.errands.append(errand)
+            answers += (None,)
+        self._dispatcher.schedule(queue)
 
-    def _not_running(self, queue: TypeQueue, message: Message[Any]) -> PublishError:
-        about: Any = {"event": message.type, "broker": self._broker}
-        if queue.closed or self._closed:
-            return BrokerClosedError(f"Broker {self._broker!r} is closed.", **about)
-        return NotRunningError("The dispatcher is down; it restarts.", **about)
-
-    def _no_room(
-        self, queue: TypeQueue, message: Message[Any], timeout: float | None
-    ) -> PublishError:
-        about: Any = {"event": message.type, "broker": self._broker}
-        if timeout:
-            return PublishTimeoutError(
-                f"The queue of {message.type!r} had no room for {timeout} s.", **about
-            )
-        return QueueFullError(
-            f"The queue of {message.type!r} is full ({queue.capacity}).", **about
-        )
-
-    def _delay(self, queue: TypeQueue, message: Message[Any]) -> None:
-        queue.hold()
-        queue.hold_delayed(1)
-        self._delayed.put((queue, message), message.delay)
+    def _shelve(self, due: float, queue: TypeQueue, message: Message[Any]) -> None:
+        self._delayed.put((queue, message), max(0.0, due - time.monotonic()))
 
     def _end_delay(self, delayed: tuple[TypeQueue, Message[Any]]) -> None:
         queue, message = delayed
@@ -186,6 +222,7 @@ class Intake:
     def drop_all(self, reason: DropReason) -> None:
         """Drop, for each consumer that misses it, what is queued or delayed."""
         until = time.monotonic() + _HAND_OVER_SECONDS
+        self._dispatcher.run_errands()
         for queue, message in self._delayed.take_all():
             queue.put_again(message, message.priority)
             queue.hold_delayed(-1)

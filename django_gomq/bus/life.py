@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -22,8 +22,8 @@ from .errors import (
 from .handover import Handover
 from .hooks import Hooks
 from .labels import Labels
+from .last_words import last_words
 from .message import Message
-from .outcome import DropReason
 from .plan import Plan
 from .process import Process
 from .processor import Processor
@@ -31,6 +31,7 @@ from .slices import Server
 from .stats import BrokerStats, QueueStats, Remainder
 from .subscription import Subscription
 from .threads import is_bus_thread
+from .whole import run_whole
 from .worker import Worker
 
 Publish = Callable[[Message[Any], float | None], None]
@@ -48,9 +49,13 @@ class Life:
         self._plan = plan
         self.hooks = Hooks(plan.make_hooks())
         self._owns_worker = plan.get_worker is None
-        self._worker = self._find_worker()
-        # A signal handler may close while its thread is closing.
-        self._closing = RLock()
+        self._worker = (
+            plan.get_worker()
+            if plan.get_worker
+            else Worker(plan.threads, hooks=self.hooks)
+        )
+        self._closing, self._changing = RLock(), RLock()
+        self._has_run = self._is_draining = False
         self._remainder: Remainder | None = None
         self._subscriptions: dict[str, Subscription] = {}
         self._labels = Labels(plan.declared)
@@ -64,18 +69,12 @@ class Life:
                 is_bus_thread=is_bus_thread,
             )
         )
-
         self.handover = Handover(plan.alias, self.backend, self.hooks, self.refusals)
         is_watched = bool(self.hooks.publish_watchers)
         self.publish: Publish = (
             self.handover.publish_watched if is_watched else self.backend.publish
         )
         """Takes one message, or raises the PublishError that says why not."""
-
-    def _find_worker(self) -> Worker:
-        if self._plan.get_worker is not None:
-            return self._plan.get_worker()
-        return Worker(self._plan.threads, hooks=self.hooks)
 
     def subscribe(self, consumer: Consumer) -> None:
         """Read for this consumer from now on."""
@@ -124,6 +123,12 @@ class Life:
             if self.is_closed:
                 raise self.why_not_running()
             if not self.is_running:
+                run_whole(self._start)
+
+    def _start(self) -> None:
+        # May hold no process.lock: who waits for it has that.
+        with self._changing:
+            if not (self.is_running or self.is_closed):
                 self._worker.start()
                 self.backend.start_reading()
                 self.is_running = not self.is_closed
@@ -146,31 +151,38 @@ class Life:
         )
 
     def close(self, timeout: float) -> Remainder:
-        """Drain up to ``timeout`` seconds, stop, and say what was left; idempotent."""
+        """Drain up to ``timeout`` seconds, stop, and say what was left; idempotent.
+
+        After an exception of a signal handler the next call drains on, as long again.
+        """
         with self.process.lock:  # not in the midst of a start
-            self.is_closed = True
-            was_running, self.is_running = self.is_running, False
+            self._has_run |= self.is_running
+            self.is_closed, self.is_running = True, False
         with self._closing:
             if self._remainder is None:
-                remainder = self._end(timeout if was_running else 0.0)
-                if self._remainder is None:  # else a signal handler was faster
-                    self._remainder = remainder
-                    self.hooks.tell(
-                        lambda hook: hook.stopped(self._plan.alias, remainder)
-                    )
+                began = time.monotonic()
+                # A signal handler that closes while its thread does ends that at once.
+                is_first = self._has_run and not self._is_draining
+                self._drain(began + timeout if is_first else began)
+                run_whole(partial(self._end, began))
+            assert self._remainder is not None  # noqa: S101 - _end() said it
             return self._remainder
 
-    def _end(self, timeout: float) -> Remainder:
-        began = time.monotonic()
-        backend = self.backend
-        self._step(backend.stop_publishing)
-        self._drain(began + timeout)
-        self._step(backend.stop_reading)
+    def _end(self, began: float) -> None:
+        """Stop, and count what was left; once, whoever comes in between."""
+        with self._changing:
+            if self._remainder is None:
+                self._stop()
+                remainder = last_words(self._subscriptions.values(), began)
+                self._remainder = remainder
+                self.hooks.tell(lambda hook: hook.stopped(self._plan.alias, remainder))
+
+    def _stop(self) -> None:
+        self._step(self.backend.stop_reading)
         self._retire_worker()
         for subscription in self._subscriptions.values():
-            self._step(backend.release, subscription, subscription.take_all())
-        self._step(backend.close)
-        return self._last_words(time.monotonic() - began)
+            self._step(self.backend.release, subscription, subscription.take_all())
+        self._step(self.backend.close)
 
     def _step(self, call: Callable[..., object], *arguments: object) -> None:
         """Take one step of the stop; a server that is away keeps no other from it."""
@@ -181,13 +193,21 @@ class Life:
             self.hooks.tell(lambda hook: hook.failed("stop", failure))
 
     def _drain(self, deadline: float) -> None:
+        is_nested, self._is_draining = self._is_draining, True
+        try:
+            run_whole(self._hurry)
+            left = deadline - time.monotonic()
+            while left > 0 and self._has_work(left):
+                time.sleep(min(left, _POLL_SECONDS))
+                left = deadline - time.monotonic()
+        finally:
+            self._is_draining = is_nested
+
+    def _hurry(self) -> None:
+        self._step(self.backend.stop_publishing)
         for subscription in self._subscriptions.values():
             subscription.in_hurry = True
             subscription.notify()
-        left = deadline - time.monotonic()
-        while left > 0 and self._has_work(left):
-            time.sleep(min(left, _POLL_SECONDS))
-            left = deadline - time.monotonic()
 
     def _has_work(self, seconds: float) -> bool:
         """Whether something could still be finished in that time."""
@@ -205,16 +225,6 @@ class Life:
             self._worker.detach(subscription)
         if self._owns_worker:
             self._worker.stop(timeout=0.5)
-
-    def _last_words(self, seconds: float) -> Remainder:
-        dropped: Counter[str] = Counter()
-        in_flight = 0
-        for subscription in self._subscriptions.values():
-            in_flight += subscription.in_flight
-            for (event, reason), count in subscription.counts.dropped.items():
-                if reason is DropReason.SHUTDOWN:
-                    dropped[event] += count
-        return Remainder(dropped=dict(dropped), in_flight=in_flight, seconds=seconds)
 
     def stats(self) -> BrokerStats:
         """Return the numbers of this moment."""

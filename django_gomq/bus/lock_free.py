@@ -19,6 +19,9 @@ from .permits import Permits
 
 T = TypeVar("T")
 
+LONG_PATIENCE: Final = 30.0
+"""What was missing at each look of so many seconds is lost, whatever goes on."""
+
 NEVER: Final = object()  # equal to no item, so that iter() ends by IndexError alone
 
 
@@ -37,6 +40,7 @@ class LockFreeBuffer(Permits, Generic[T]):
         self.levels: Final = tuple(deque[T]() for _ in PRIORITIES)
         """Where an item of each priority is appended to: the second step."""
         self._suspicion: tuple[tuple[int, int, int], float] | None = None
+        self._always: tuple[int, float] | None = None
 
     def put(self, item: T, priority: int = DEFAULT_PRIORITY) -> bool:
         """Add one item; return False, and leave it out, if the buffer is full."""
@@ -116,27 +120,38 @@ class LockFreeBuffer(Permits, Generic[T]):
 
         A signal handler's exception between the two steps of a put loses the permit.
         Such a permit is missing for good, one in a publisher's hands for moments. They
-        look alike while others come and go: only what is missing after ``patience``
-        seconds in which no permit was taken or given back counts as lost.
+        look alike while others come and go: what is missing after ``patience`` seconds
+        in which no permit was taken or given back counts as lost, and of a busy queue
+        what was missing at each look of ``LONG_PATIENCE`` seconds.
         """
         with self._lock:
             waiting = len(self)  # first: what comes meanwhile looks missing
             held = self._count_held()
             missing = held - self._out - waiting
-            now = time.monotonic()
             if missing <= 0:
                 # Fewer than none: one was thought lost while its process stood still.
                 self._debt += -missing - self._take_free(-missing)
-                self._suspicion = None
+                self._suspicion = self._always = None
                 return 0
-            seen = missing, held, self.given_back
-            if self._suspicion is None or self._suspicion[0] != seen:
-                self._suspicion = seen, now
-            if now - self._suspicion[1] < patience:
+            lost = self._judge(missing, held, patience)
+            if not lost:
                 return 0
-            self._suspicion = None
-            self._add_permits(missing)
-            woken = self._pop_waiters(missing)
+            self._suspicion = self._always = None
+            self._add_permits(lost)
+            woken = self._pop_waiters(lost)
         for wake in woken:
             wake()
-        return missing
+        return lost
+
+    def _judge(self, missing: int, held: int, patience: float) -> int:
+        """Return how many of the missing permits are lost; the caller has the lock."""
+        now = time.monotonic()
+        seen = missing, held, self.given_back
+        if self._suspicion is None or self._suspicion[0] != seen:
+            self._suspicion = seen, now
+        least, since = self._always or (missing, now)
+        least = min(least, missing)
+        self._always = least, since
+        if now - self._suspicion[1] >= patience:
+            return missing
+        return least if now - since >= LONG_PATIENCE else 0

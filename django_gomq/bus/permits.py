@@ -72,8 +72,11 @@ class Permits:
 
     def return_permits(self, count: int) -> None:
         """Give back permits that were taken for items that never came."""
-        self.hold(count)
-        self.release(count)
+        with self._lock:
+            self._add_permits(count)
+            woken = self._pop_waiters(count) if self._waiters else ()
+        for wake in woken:
+            wake()
 
     def _add_permits(self, count: int) -> None:
         self.given_back += count
@@ -112,10 +115,10 @@ class Permits:
         bed = Lock()
         bed.acquire()
         wake = bed.release
-        if not self.call_when_room(wake):
-            return True
         woken = False
         try:
+            if not self.call_when_room(wake):
+                return True
             woken = bed.acquire(timeout=min(timeout, TIMEOUT_MAX))
         except BaseException:  # raised by a signal handler
             if not self._forget(wake):

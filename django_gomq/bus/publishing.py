@@ -104,10 +104,12 @@ class Publishing(ABC):
         messages: Sequence[Message[Any]],
         timeout: float | None,
         parents: Sequence[tuple[object, ...]] = (),
+        answers: list[PublishError | None] | None = None,
     ) -> list[PublishError | None]:
         """Publish messages that were checked; else as ``publish_many``.
 
-        ``parents`` are what ``hooks.capture_contexts`` returned for each.
+        ``parents`` are what ``hooks.capture_contexts`` returned for each. ``answers``,
+        an empty list, has what is known so far if this is interrupted.
         """
         handover = self._living().handover
         try:
@@ -116,7 +118,7 @@ class Publishing(ABC):
         except PublishError as error:
             handover.refuse_all(messages[1:], error)
             return [error] * len(messages)
-        return handover.publish_many(messages, timeout, parents)
+        return handover.publish_many(messages, timeout, parents, answers)
 
     def count_rolled_back(self, event: str) -> None:
         """Count one message that a rollback took back before it was published."""

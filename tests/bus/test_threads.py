@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import threading
+
+import pytest
+
+from django_gomq.bus import threads
 from django_gomq.bus.threads import claim_thread, is_bus_thread
+from django_gomq.bus.whole import run_whole
 from tests.bus.waiting import run_threads
 
 
@@ -28,3 +34,16 @@ def test_a_claim_is_for_one_thread() -> None:
     run_threads(claim_thread)
 
     assert not is_bus_thread()
+
+
+def test_where_the_interpreter_ends_the_main_thread_does_its_work_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "_end", threading.Event())
+    ran_on: list[threading.Thread] = []
+
+    run_whole(lambda: ran_on.append(threading.current_thread()))
+    threads.start_no_more()
+    run_whole(lambda: ran_on.append(threading.current_thread()))
+
+    assert [one is threading.main_thread() for one in ran_on] == [False, True]

@@ -146,6 +146,24 @@ def test_handlers_can_use_executors_in_the_drain_at_the_interpreters_end() -> No
     assert f"{DRAINED} threading" in done.stderr
 
 
+def test_a_drain_at_the_interpreters_end_starts_no_thread() -> None:
+    # Python 3.12.0 to 3.12.2 cannot start one then, wherever it is asked to.
+    done = run(
+        "@consumer('c.d', name='async')\n"
+        "async def handle_async(message): os.write(1, b'async ')\n"
+        + SET_UP
+        + "started = []\n"
+        + "def note(event, args):\n"
+        + "    if event == '_thread.start_new_thread': started.append(event)\n"
+        + "threading._register_atexit(lambda: sys.addaudithook(note))\n"
+        + "import atexit; atexit.register(lambda: print(started))\n"
+        + "emit_three(); emit('c.d'); gate.set()"
+    )
+
+    assert sorted(done.stdout.split()) == sorted(["0", "1", "2", "async", "[]"])
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_the_hook_of_threading_the_drain_comes_at_atexit() -> None:
     done = run("del threading._register_atexit\n" + SET_UP + "emit_three(); gate.set()")
 

@@ -1,0 +1,114 @@
+"""Exceptions that a signal handler raises while a commit publishes its events."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from django.db import transaction
+
+from django_gomq import Receipt, emit, get_broker
+from tests.bus.interrupting import Interrupted, interruptible
+from tests.bus.shooting import Shot
+from tests.bus.waiting import fast_switching
+from tests.django_site.clinic.models import Record
+from tests.django_site.conftest import UseSite
+from tests.django_site.handlers import Held, fill, hold, listen, wait_quiet
+from tests.django_site.waiting import wait_until
+from tests.untraced import untraced
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def interrupts() -> Iterator[threading.Event]:
+    """A SIGVTALRM raises Interrupted, once, if this was set."""
+    gc.disable()  # plugins have it call them, and what that raises is lost
+    with untraced(), interruptible() as armed:
+        yield armed
+    gc.enable()
+
+
+# What comes up in the __del__ of a buffer that was flushed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_every_event_of_a_commit_is_published_once_whatever_interrupts_it(
+    live_site: UseSite,
+    interrupts: threading.Event,
+    caplog: pytest.LogCaptureFixture,
+    count: int,
+) -> None:
+    seen = listen("page.viewed", "page.left", capacity=100_000)
+    live_site(BROKERS={"default": {"OPTIONS": {"capacity": 100_000}}})
+    receipts: list[Receipt] = []
+
+    def commit(number: int, shot: Shot) -> None:
+        with transaction.atomic():
+            Record.objects.create(patient_id=number)
+            transaction.on_commit(interrupts.set, robust=True)
+            transaction.on_commit(shot.fire, robust=True)
+            for one in range(count):
+                event = "page.left" if one % 3 else "page.viewed"
+                receipts.append(emit(event, number))
+            transaction.on_commit(shot.land, robust=True)
+
+    between = 0
+    with fast_switching():
+        for number in range(150):
+            try:
+                commit(number, Shot(number % 50 * 4e-6))
+            except Interrupted:  # in Django, before it came to our callback or after
+                between += 1
+    gc.collect()
+    wait_quiet()
+
+    hits = [one for one in caplog.records if "CommitBuffer" in one.getMessage()]
+    handled = Counter(one.id for one in seen.messages)
+    accepted = {one.message.id for one in receipts if one.state == "accepted"}
+    assert hits, "no signal hit a flush"
+    assert {one.reason or one.state for one in receipts} <= {"accepted", "rolled_back"}
+    assert len(receipts) - len(accepted) <= between * count
+    assert set(handled) == accepted, "published and told otherwise"
+    assert count == 1 or set(handled.values()) == {1}
+    assert Record.objects.count() == 150
+
+
+def test_an_interrupted_wait_for_room_publishes_what_has_room_and_refuses_the_rest(
+    live_site: UseSite, interrupts: threading.Event
+) -> None:
+    held: Held = hold("page.viewed")
+    other = listen("page.left")
+    live_site(
+        FLUSH_TIMEOUT=30.0, BROKERS={"default": {"OPTIONS": {"capacity": 2}}}, THREADS=2
+    )
+    fill("page.viewed", held, 1)  # the queue takes one more
+    receipts: list[Receipt] = []
+
+    def shoot() -> None:
+        queue = get_broker()._living().backend._book.by_type["page.viewed"]  # type: ignore[attr-defined]
+        wait_until(lambda: queue._waiters, "the flush to wait")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGVTALRM)
+
+    shooter = threading.Thread(target=shoot)
+    shooter.start()
+    interrupts.set()
+    # Django logs what a robust callback raises: the commit stands.
+    with transaction.atomic():
+        receipts += [emit("page.viewed", number) for number in range(4)]
+        receipts.append(emit("page.left", 1))
+    shooter.join()
+    held.release.set()
+    wait_quiet()
+
+    states = [one.reason or one.state for one in receipts]
+    taken = sum(one.state == "accepted" for one in receipts[:4])
+    assert states == ["accepted"] * taken + ["queue_full"] * (4 - taken) + ["accepted"]
+    assert taken < 4
+    assert len(held.messages) == 2 + taken
+    assert len(other.messages) == 1
+    stats = get_broker().stats().queues["page.viewed"]
+    assert sum(stats.refused.values()) == 4 - taken
