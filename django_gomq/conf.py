@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -27,13 +28,23 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsConfig:
-    """``METRICS``: who may read the page, and where buckets end, in seconds."""
+    """``METRICS``: who may read the numbers, where, and where buckets end."""
 
     access: Literal["open", "token", "staff"] = "open"
     token: str = field(default="", repr=False)
     enabled: bool = True
     wait_buckets: tuple[float, ...] = WAIT_BUCKETS
     handler_buckets: tuple[float, ...] = HANDLER_BUCKETS
+    port_range: tuple[int, int] | None = None
+    """First and last port; each process serves its own numbers on a free one."""
+    port_address: str = "127.0.0.1"
+
+    def admits(self, authorization: str) -> bool:
+        """Whether this Authorization header will do, where access is by token."""
+        if self.access != "token":
+            return True
+        given = authorization.removeprefix("Bearer ")
+        return secrets.compare_digest(given.encode(), self.token.encode())
 
 
 class TracingConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +115,8 @@ def _read_metrics(raw: Mapping[str, Any]) -> MetricsConfig:
     for key in ("wait_buckets", "handler_buckets"):
         if key in values:
             values[key] = tuple(values[key])
+    if values.get("port_range"):
+        values["port_range"] = tuple(values["port_range"])
     return MetricsConfig(**values)
 
 

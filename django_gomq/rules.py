@@ -116,6 +116,12 @@ def _check_metrics(value: Mapping[str, Any]) -> Iterator[Problem]:
             "GOMQ['METRICS']['ACCESS'] is 'token' and there is no TOKEN.",
             "Set GOMQ['METRICS']['TOKEN'] to a long random text.",
         )
+    if value.get("ACCESS") == "staff" and value.get("PORT_RANGE"):
+        yield Problem(
+            "gomq.E002",
+            "GOMQ['METRICS'] has a PORT_RANGE, and its ACCESS is 'staff'.",
+            "No one logs in on these ports: make ACCESS 'token', or drop PORT_RANGE.",
+        )
 
 
 def _check_routes(raw: Mapping[str, Any]) -> Iterator[Problem]:
@@ -159,10 +165,6 @@ def _is_dict(value: object) -> bool:
     return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
-def _is_bool(value: object) -> bool:
-    return isinstance(value, bool)
-
-
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -176,6 +178,12 @@ def _is_buckets(value: object) -> bool:
     )
 
 
+def _is_ports(value: object) -> bool:
+    if not isinstance(value, list | tuple) or not all(map(_is_count, value)):
+        return value is None
+    return len(value) == 2 and value[0] <= value[1] < 1 << 16  # noqa: PLR2004
+
+
 def _one_of(*choices: object) -> tuple[Any, str]:
     texts = " or ".join(map(repr, choices))
     return (lambda value: any(value is one or value == one for one in choices)), texts
@@ -186,7 +194,7 @@ _HIDDEN: Final = "a text"
 _SECONDS: Final = (_is_seconds, "seconds, from 0")
 _NAMES: Final = (_is_names, "a list of names")
 _DICT: Final = (_is_dict, f"{_A_DICT} with texts as keys")
-_BOOL: Final = (_is_bool, "True or False")
+_BOOL: Final = (lambda value: isinstance(value, bool), "True or False")
 _BUCKETS: Final = (_is_buckets, "a rising list of seconds")
 
 _RULES: Final[_Rules] = {
@@ -218,6 +226,8 @@ _METRICS_RULES: Final[_Rules] = {
     "ENABLED": _BOOL,
     "WAIT_BUCKETS": _BUCKETS,
     "HANDLER_BUCKETS": _BUCKETS,
+    "PORT_RANGE": (_is_ports, "a first and a last port, such as [9464, 9480]"),
+    "PORT_ADDRESS": (_is_text, "an address of this machine, as a text"),
 }
 _TRACING_RULES: Final[_Rules] = {
     "ENABLED": _one_of(None, True, False),

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from django.conf import settings
+from django.core.signals import request_started
 from django.utils.module_loading import import_string
 
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.registry import registry
 from django_gomq.bus.stats import Remainder
 from django_gomq.bus.worker import Worker
-from django_gomq.conf import load
+from django_gomq.conf import Config, load
 from django_gomq.discovery import Skipped, discover, label_of
 from django_gomq.rules import RUNS
+from django_gomq.running import runs_here
 from django_gomq.shutdown import Ladder
 from django_gomq.testing import modes
 from django_gomq.wiring import Site, brokers
@@ -35,15 +37,38 @@ def set_up() -> None:
     registry.label_of = label_of
     skipped[:] = discover(config)
     brokers.set_up(Site(config, registry))
-    _show_metrics(enabled=config.metrics.enabled)
+    _show_metrics(config)
 
 
-def _show_metrics(*, enabled: bool) -> None:
-    if enabled:
+def _show_metrics(config: Config) -> None:
+    if config.metrics.enabled:
+        directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         install = import_string(f"{_METRICS}.install")
-        install(brokers.values, get_worker)
+        collector = install(brokers.values, get_worker, directory=directory)
     elif _METRICS in sys.modules:  # shown so far: the settings were changed
         import_string(f"{_METRICS}.uninstall")()
+    if config.metrics.enabled and config.metrics.port_range:
+        _serve_metrics(config, collector)
+    elif _METRICS in sys.modules:
+        import_string(f"{_METRICS}.stop_serving")()
+        request_started.disconnect(dispatch_uid=_METRICS)
+
+
+def _serve_metrics(config: Config, collector: object) -> None:
+    def may_serve() -> bool:
+        runs = {one.run for one in config.brokers.values()}
+        return modes.is_live() and (_is_running() or any(map(runs_here, runs)))
+
+    metrics = config.metrics
+    import_string(f"{_METRICS}.serve_on")(
+        collector,
+        metrics.port_range,
+        address=metrics.port_address,
+        admits=metrics.admits,
+        may_serve=may_serve,
+    )
+    ensure_served = import_string(f"{_METRICS}.ensure_served")
+    request_started.connect(ensure_served, dispatch_uid=_METRICS)
 
 
 def get_worker() -> Worker | None:
@@ -69,7 +94,12 @@ def renew() -> None:
 def close() -> Sequence[Remainder]:
     """Drain and stop what runs in this process; at its end, or before a new setup."""
     site = brokers.site
-    return site.close() if site is not None else ()
+    if site is None:
+        return ()
+    stopped = site.close()
+    if site.config.metrics.enabled:
+        import_string(f"{_METRICS}.end")()
+    return stopped
 
 
 def _is_running() -> bool:

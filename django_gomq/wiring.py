@@ -138,11 +138,11 @@ class Site:
         with process.lock:
             worker = self._workers.get(process)
             if worker is None:
-                worker = Worker(
-                    self.config.threads,
-                    host=self._host,
-                    hooks=Hooks(self._get_hooks()),
-                )
+                hooks = Hooks(self._get_hooks())
+                worker = Worker(self.config.threads, host=self._host, hooks=hooks)
+                if self.config.metrics.enabled:
+                    tick = import_string("django_gomq.observability.metrics.tick")
+                    worker.timers.every_second(tick)
                 self._workers[process] = worker
             return worker
 

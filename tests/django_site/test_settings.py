@@ -58,6 +58,17 @@ WRONG: list[tuple[Any, str, str]] = [
     ({"METRICS": {"WAIT_BUCKETS": []}}, "gomq.E002", "WAIT_BUCKETS"),
     ({"METRICS": {"WAIT_BUCKETS": [2, 1]}}, "gomq.E002", "WAIT_BUCKETS"),
     ({"METRICS": {"HANDLER_BUCKETS": [0, 1]}}, "gomq.E002", "HANDLER_BUCKETS"),
+    ({"METRICS": {"PORT_RANGE": 9464}}, "gomq.E002", "PORT_RANGE"),
+    ({"METRICS": {"PORT_RANGE": [9464]}}, "gomq.E002", "PORT_RANGE"),
+    ({"METRICS": {"PORT_RANGE": [9470, 9464]}}, "gomq.E002", "PORT_RANGE"),
+    ({"METRICS": {"PORT_RANGE": [9464, 65_536]}}, "gomq.E002", "PORT_RANGE"),
+    ({"METRICS": {"PORT_RANGE": ["9464", "9470"]}}, "gomq.E002", "PORT_RANGE"),
+    ({"METRICS": {"PORT_ADDRESS": None}}, "gomq.E002", "PORT_ADDRESS"),
+    (
+        {"METRICS": {"PORT_RANGE": [9464, 9470], "ACCESS": "staff"}},
+        "gomq.E002",
+        "PORT_RANGE",
+    ),
     ({"TRACING": []}, "gomq.E002", "TRACING"),
     ({"TRACING": {"ENABLED": "on"}}, "gomq.E002", "ENABLED"),
     ({"TRACING": {"CONSUMER": "child"}}, "gomq.E002", "CONSUMER"),
@@ -148,7 +159,12 @@ def test_every_setting_may_be_given_as_documented() -> None:
         "DRAIN_TIMEOUT": 1,
         "FLUSH_TIMEOUT": 0.5,
         "MAX_BODY_BYTES": 100,
-        "METRICS": {"ACCESS": "staff", "WAIT_BUCKETS": [1, 2]},
+        "METRICS": {
+            "ACCESS": "open",
+            "WAIT_BUCKETS": [1, 2],
+            "PORT_RANGE": [9464, 9470],
+            "PORT_ADDRESS": "::1",
+        },
         "TRACING": {"ENABLED": None, "CONSUMER": "link"},
         "DEAD_LETTERS": {"KEEP": 5},
     }
@@ -159,6 +175,7 @@ def test_every_setting_may_be_given_as_documented() -> None:
     assert config.brokers["default"].options == {"capacity": 5}
     assert config.events == ("page.viewed",)
     assert config.metrics.wait_buckets == (1, 2)
+    assert config.metrics.port_range == (9464, 9470)
     assert config.tracing.consumer == "link"
     assert config.threads == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from django_gomq.observability.metrics import render
 
@@ -18,6 +19,11 @@ class Page:
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         ]
+
+    @property
+    def all(self) -> dict[str, float]:
+        """Return the value of every series, by name and labels."""
+        return {_name_of(one): one.value for one in self._samples}
 
     def values(self, name: str, **labels: str) -> list[float]:
         """Return the values of the series that have these labels."""
@@ -40,3 +46,8 @@ class Page:
             for sample in self._samples
             if sample.name == f"gomq_{name}"
         }
+
+
+def _name_of(sample: Sample) -> str:
+    labels = ",".join(f"{name}={sample.labels[name]}" for name in sorted(sample.labels))
+    return f"{sample.name}{{{labels}}}"

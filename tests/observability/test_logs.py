@@ -101,9 +101,7 @@ def test_a_drop_is_a_warning_for_each_event_type(
     assert {record.name for record in caplog.records} == {"gomq.consumer"}
 
 
-@pytest.mark.parametrize(
-    "kind", ["refused", "dropped", "retrying", "batch", "overran", "loop_blocked"]
-)
+@pytest.mark.parametrize("kind", ["refused", "dropped", "retrying", "batch", "overran"])
 def test_a_flood_is_told_at_once_and_then_every_ten_seconds(
     kind: str, hook: LogHook, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,14 +117,23 @@ def test_a_flood_is_told_at_once_and_then_every_ten_seconds(
                 hook.batch_failed("default", "audit", 7, ValueError())
             case "overran":
                 hook.overran("default", "audit", 7.0)
-            case "loop_blocked":
-                hook.loop_blocked("audit", 7.0, "sleep (x.py:1)")
 
     for moment in (0.0, 1.0, 9.9, 10.0, 10.1, 21.0):
         clock.now = moment
         happen()
 
     assert counts(caplog) == [1, 3, 2]
+
+
+def test_a_blocked_loop_is_told_with_where_it_stands(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        hook.loop_blocked("audit", 1.5, "sleep (x.py:1)")
+
+    [line] = caplog.records
+    assert "audit blocks the event loop" in line.getMessage()
+    assert "for 1.5 s so far, in sleep (x.py:1)" in line.getMessage()
 
 
 def test_what_is_about_something_else_is_not_held_back(

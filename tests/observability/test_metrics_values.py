@@ -177,6 +177,27 @@ def test_gauges_show_what_is_held_now(
     assert Page(registry).sum("threads_busy") == 0
 
 
+def test_a_blocked_event_loop_shows_until_it_goes_on(
+    make_broker: MakeBroker, registry: CollectorRegistry
+) -> None:
+    worker = Worker(threads=1)
+    broker = make_broker(get_worker=lambda: worker)
+    gate = Gate()
+
+    async def block(message: object) -> None:
+        gate.handle(message)
+
+    broker.consume("a", block, name="blocks")
+    install(lambda: [broker], lambda: worker, registry=registry)
+    publish(broker, "a")
+
+    wait_until(lambda: Page(registry).values("loop_lag_seconds")[0] > 0)
+    gate.open.set()
+    wait_until(lambda: Page(registry).values("loop_lag_seconds") == [0])
+    broker.close(timeout=0)
+    worker.stop(timeout=1)
+
+
 def test_a_message_between_two_attempts_is_scheduled(
     broker: Broker, registry: CollectorRegistry
 ) -> None:

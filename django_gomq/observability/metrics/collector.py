@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,12 +14,13 @@ from prometheus_client.registry import Collector
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.process import current
+from django_gomq.bus.stats import BrokerStats
 from django_gomq.bus.worker import Worker
 
+from .catalogue import Catalogue
+from .failures import Failures
 from .families import Families
 from .readings import add_broker
-
-logger = logging.getLogger("gomq.metrics")
 
 
 class BusCollector(Collector):
@@ -38,10 +38,12 @@ class BusCollector(Collector):
     ) -> None:
         self.get_brokers = get_brokers
         self.get_worker = get_worker
+        self.failures = Failures()
+        """What the metrics of this process failed at."""
+        self.failures.expect(type(self).__name__)
         self._version = _version()
         self._process = current()
         self._started = time.time()
-        self._failures = 0
 
     def describe(self) -> list[Metric]:
         """Return every metric without values, so that registering is no scrape."""
@@ -50,41 +52,56 @@ class BusCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every metric with the values of this moment."""
         out = Families()
+        self.read(out)
+        yield from out.all()
+
+    def read(self, out: Catalogue) -> None:
+        """Give every metric the values of this moment."""
+        self._settle_in()
         watched: list[Hooks] = []
         self._guard(lambda: self._add_brokers(out, watched))
         self._guard(lambda: self._add_process(out, watched))
         self._guard(lambda: self._add_telemetry_errors(out, watched))
-        yield from out.all()
+
+    def counted(self) -> int:
+        """Return how much was counted so far: 0 for nothing. Begins no broker's life.
+
+        Two numbers that are equal mean that nothing was counted between.
+        """
+        if self.get_worker() is None:
+            return 0
+        return sum(_counted(broker.stats()) for broker in self.get_brokers())
+
+    def _settle_in(self) -> None:
+        if current() is not self._process:  # made before a fork
+            self._process = current()
+            self._started = time.time()
+            self.failures.forget()
 
     def _guard(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except Exception:
-            self._failures += 1
-            if self._failures == 1:
-                logger.exception(
-                    "A scrape is incomplete; further errors are only counted"
-                )
+        except Exception:  # noqa: BLE001 - whatever a broker or a backend raises
+            self.failures.note(type(self).__name__, "A scrape is incomplete")
 
-    def _add_brokers(self, out: Families, watched: list[Hooks]) -> None:
+    def _add_brokers(self, out: Catalogue, watched: list[Hooks]) -> None:
         for broker in self.get_brokers():
             self._guard(functools.partial(add_broker, out, broker))
             self._guard(functools.partial(_watch, broker, watched))
 
-    def _add_process(self, out: Families, watched: list[Hooks]) -> None:
-        if current() is not self._process:  # made before a fork
-            self._process = current()
-            self._started = time.time()
+    def _add_process(self, out: Catalogue, watched: list[Hooks]) -> None:
+        out.processes.add_metric([], 1)
         out.start_time.add_metric([], self._started)
         out.build_info.add_metric([self._version], 1)
         worker = self.get_worker()
         out.threads.add_metric([], worker.alive if worker else 0)
         out.threads_busy.add_metric([], worker.busy if worker else 0)
+        out.loop_lag.add_metric([], worker.loop_lag if worker else 0)
         if worker:
             watched.append(worker.hooks)
 
-    def _add_telemetry_errors(self, out: Families, watched: Sequence[Hooks]) -> None:
-        errors = Counter({type(self).__name__: self._failures})
+    def _add_telemetry_errors(self, out: Catalogue, watched: Sequence[Hooks]) -> None:
+        errors = Counter(self.failures.counts)
         for hooks in {id(one): one for one in watched}.values():
             errors.update(hooks.errors)
         for kind, count in errors.items():
@@ -93,6 +110,16 @@ class BusCollector(Collector):
 
 def _watch(broker: Broker, watched: list[Hooks]) -> None:
     watched.append(broker.hooks)
+
+
+def _counted(stats: BrokerStats) -> int:
+    found = 0
+    for queue in stats.queues.values():
+        found += queue.published + queue.unconsumed + queue.rolled_back
+        found += sum(queue.refused.values())
+    for one in stats.consumers.values():
+        found += sum(one.processed.values()) + sum(one.dropped.values())
+    return found
 
 
 def _version() -> str:

@@ -17,19 +17,32 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
-from .families import Families
+from .catalogue import ABOUT
+from .registration import collector_of, collector_of_this_process
 
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 _as_text: Callable[[float], str] = floatToGoString
-_OURS: Final = frozenset(family.name for family in Families().all())
+_OURS: Final = frozenset(ABOUT)
 
 
 def render(accept: str, *, registry: CollectorRegistry = REGISTRY) -> tuple[bytes, str]:
     """Return the page of this registry, and its content type, for an Accept header.
 
+    It shows all processes where they share their numbers, and then has no exemplars.
     It is OpenMetrics, which alone carries exemplars, if the header asks for it.
     Raises what a collector of somebody else raises.
     """
+    return _write(accept, collector_of(registry))
+
+
+def render_this_process(
+    accept: str, *, registry: CollectorRegistry = REGISTRY
+) -> tuple[bytes, str]:
+    """Return such a page of this process alone, with exemplars."""
+    return _write(accept, collector_of_this_process(registry))
+
+
+def _write(accept: str, registry: Collector) -> tuple[bytes, str]:
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # a version that is no number

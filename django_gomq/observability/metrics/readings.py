@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
@@ -19,7 +18,7 @@ from django_gomq.bus.outcome import Verdict
 from django_gomq.bus.patterns import Pattern
 from django_gomq.bus.stats import BrokerStats, ConsumerStats, QueueStats
 
-from .families import Families
+from .catalogue import Catalogue, Distributions
 
 REFUSALS: Final = ("queue_full", "timeout", "closed", "not_running")
 """Why a broker in memory refuses; another backend's reasons come as they happen."""
@@ -30,7 +29,7 @@ _NO_QUEUE: Final = QueueStats()
 _as_text: Callable[[float], str] = floatToGoString
 
 
-def add_broker(out: Families, broker: Broker) -> None:
+def add_broker(out: Catalogue, broker: Broker) -> None:
     """Add the values of every metric that is about this broker."""
     stats = broker.stats()
     backend = broker.backend_name
@@ -50,7 +49,7 @@ def add_broker(out: Families, broker: Broker) -> None:
 
 
 def _add_events(
-    out: Families,
+    out: Catalogue,
     alias: str,
     stats: BrokerStats,
     events: Sequence[str],
@@ -73,7 +72,7 @@ def _add_events(
             out.delayed.add_metric(where, queue.delayed)
 
 
-def _add_consumer(out: Families, where: list[str], numbers: ConsumerStats) -> None:
+def _add_consumer(out: Catalogue, where: list[str], numbers: ConsumerStats) -> None:
     out.channel_depth.add_metric(where, numbers.depth)
     out.channel_capacity.add_metric(where, numbers.capacity)
     out.oldest_age.add_metric(where, numbers.oldest_age)
@@ -91,7 +90,7 @@ def _add_consumer(out: Families, where: list[str], numbers: ConsumerStats) -> No
 
 
 def _add_pairs(
-    out: Families,
+    out: Catalogue,
     where: list[str],
     consumer: Consumer,
     events: Sequence[str],
@@ -148,7 +147,7 @@ def _patterns(types: tuple[str, ...]) -> tuple[Pattern, ...]:
 
 
 def _add_histogram(
-    family: HistogramMetricFamily, where: list[str], state: HistogramState
+    family: Distributions, where: list[str], state: HistogramState
 ) -> None:
     total = 0
     buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []

@@ -1,0 +1,135 @@
+"""What one process has in a shared directory: a slot, its ledger, a reader."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import Final
+
+from django_gomq.bus.process import Process
+
+from .collector import BusCollector
+from .dead_slots import bury, clear, remove_live
+from .directory import Listing, look
+from .families import Families
+from .ledger import Ledger
+from .merging import Merger
+from .slots import Slot, claim
+
+LOOK_SECONDS: Final = 5.0  # how often one whom nobody scrapes looks for dead processes
+LOCK_SECONDS: Final = 1.0  # none holds it for longer than a few files take
+
+
+class Share:
+    """The part of one process; it takes a slot when it first has something to say.
+
+    Thread-safe. Methods raise OSError where the directory cannot be used, and
+    TimeoutError, an OSError too, where another thread does not come to its end.
+    """
+
+    def __init__(self, directory: str, process: Process) -> None:
+        self.process = process
+        self._directory = directory
+        self._lock = Lock()
+        self._slot: Slot | None = None
+        self._lost: int | None = None
+        self._ledger: Ledger | None = None
+        self._given: Mapping[str, float] = {}
+        """What of our counts stays in files of slots that we left."""
+        self._told = 0
+        self._merger = Merger()
+        self._next_look = 0.0
+
+    def flush(self, own: BusCollector) -> None:
+        """Write what changed since the last time; now and then clear the dead away."""
+        with self._alone():
+            self._write(own)
+            if time.monotonic() >= self._next_look:
+                self._look()
+
+    def merge(self, note_failure: Callable[[str], None]) -> tuple[Families, Listing]:
+        """Return the metrics of all processes as one, and what else lies there."""
+        with self._alone():
+            listing = self._look()
+            return self._merger.merge(listing.ours, note_failure), listing
+
+    def end(self, own: BusCollector) -> None:
+        """Write the last numbers and leave the slot, if there is anything to tell."""
+        with self._alone():
+            counted = own.counted()
+            if self._slot is None and counted == self._told:
+                return
+            self._write(own)
+            self._told = counted
+            self._drop(is_over=True)
+
+    def abandon(self) -> None:
+        """Close, in a forked child, what the parent had open; it notices nothing."""
+        if self._ledger is not None:
+            self._ledger.close()
+        if self._slot is not None:
+            self._slot.release()
+
+    def leave(self) -> None:
+        """Leave the slot as it is, without last numbers. Idempotent."""
+        with self._alone():
+            self._drop(is_over=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        # A signal handler may come while its own thread is here: it cannot wait.
+        if not self._lock.acquire(timeout=LOCK_SECONDS):
+            raise TimeoutError("another thread of this process writes its numbers")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _write(self, own: BusCollector) -> None:
+        ledger = self._settle_in()
+        ledger.trouble = None
+        own.read(ledger)
+        if ledger.trouble is not None:
+            raise ledger.trouble
+
+    def _settle_in(self) -> Ledger:
+        ledger, slot = self._ledger, self._slot
+        if ledger is not None and slot is not None:
+            if slot.is_in_place and ledger.is_in_place:
+                return ledger
+            self._lost = slot.number  # somebody emptied the directory
+            self._drop(is_over=False)
+        slot = claim(self._directory)
+        try:
+            # Where we were before, the numbers are ours: nobody died.
+            tidy = remove_live if slot.number == self._lost else bury
+            tidy(self._directory, slot.number)
+            ledger = Ledger(self._directory, slot.number, self._given)
+        except BaseException:
+            slot.release()
+            raise
+        self._slot, self._ledger, self._lost = slot, ledger, None
+        return ledger
+
+    def _drop(self, *, is_over: bool) -> None:
+        """Close all; note as given what of ours is left in the files."""
+        ledger, self._ledger = self._ledger, None
+        slot, self._slot = self._slot, None
+        if ledger is not None:
+            is_left = ledger.is_in_place
+            self._given = {**self._given, **ledger.given()} if is_left else {}
+            ledger.close()
+        if slot is not None:
+            try:
+                if is_over and slot.is_in_place:
+                    remove_live(self._directory, slot.number)
+            finally:
+                slot.release()
+
+    def _look(self) -> Listing:
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        listing = look(self._directory)
+        clear(self._directory, listing)
+        return listing

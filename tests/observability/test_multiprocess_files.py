@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+
+from django_gomq.observability.metrics import check_directory
+from django_gomq.observability.metrics.cells import (
+    Cells,
+    Torn,
+    read_numbers,
+    read_used,
+)
+from django_gomq.observability.metrics.dead_slots import remove_live
+from django_gomq.observability.metrics.directory import look
+from django_gomq.observability.metrics.ledger import Ledger
+from django_gomq.observability.metrics.merging import Merger
+from django_gomq.observability.metrics.slots import hold
+
+from .companions import Companion, library_page, run_to_the_end
+
+BOUNDS = ("0.1", "1.0", "+Inf")
+
+
+@pytest.fixture
+def companion(tmp_path: Path) -> Iterator[Companion]:
+    with closing(Companion(tmp_path)) as made:
+        yield made
+
+
+keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(keys, st.floats(allow_nan=False), max_size=40))
+def test_the_client_library_reads_what_we_write(numbers: dict[str, float]) -> None:
+    with TemporaryDirectory() as folder:
+        path = str(Path(folder, "counter_gomq-0.db"))
+        with closing(Cells(path)) as cells:
+            for key in numbers:
+                cells.append(key, 1.5, 7.0)
+            for key, number in numbers.items():
+                cells[cells.positions[key]] = number
+
+        read = MmapedDict.read_all_values_from_file(path)
+        theirs = {key: number for key, number, _, _ in read}
+        with closing(Cells(path)) as again:
+            ours = {key: again[place] for key, place in again.positions.items()}
+
+    assert theirs == ours == numbers
+
+
+def test_we_read_what_the_client_library_writes(tmp_path: Path) -> None:
+    path = str(tmp_path / "counter_1.db")
+    theirs = MmapedDict(path)
+    for number in range(2000):
+        key = mmap_key("a", "a_total", ["é"], [str(number)], "help")
+        theirs.write_value(key, number, 0.0)
+    theirs.close()
+
+    assert [number for _, number in read_numbers(path)] == list(range(2000))
+
+
+events = st.sampled_from(["a.b", "c.d"])
+seconds = st.sampled_from([0.05, 0.5, 5.0])
+# What happens in one of three slots: something is counted, or its process is replaced.
+steps = st.lists(
+    st.tuples(st.integers(0, 2), st.one_of(st.none(), st.tuples(events, seconds))),
+    max_size=60,
+)
+
+
+class _Slot:
+    """One slot and the process in it, of which only the counts matter."""
+
+    def __init__(self, folder: str, number: int) -> None:
+        self.place = folder, number
+        self.begin()
+
+    def begin(self) -> None:
+        remove_live(*self.place)
+        self.ledger = Ledger(*self.place)
+        self.counts: Counter[str] = Counter()
+        self.durations: list[float] = []
+
+    def count(self, event: str, duration: float) -> None:
+        self.counts[event] += 1
+        self.durations.append(duration)
+        up_to = [sum(one <= float(bound) for one in self.durations) for bound in BOUNDS]
+        self.ledger.published.add_metric(["default", event], self.counts[event])
+        self.ledger.channel_depth.add_metric(["default", "one"], len(self.durations))
+        self.ledger.duration.add_metric(
+            ["default", "one"],
+            list(zip(BOUNDS, up_to, strict=True)),
+            sum(self.durations),
+        )
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps)
+def test_the_sum_of_the_parts_is_the_whole(
+    happened: list[tuple[int, tuple[str, float] | None]],
+) -> None:
+    counted: Counter[str] = Counter()
+    durations: list[float] = []
+    merger = Merger()
+    with TemporaryDirectory() as folder:
+        slots = [_Slot(folder, number) for number in range(3)]
+        for number, seen in happened:
+            if seen is None:
+                slots[number].ledger.close()
+                slots[number].begin()
+            else:
+                slots[number].count(*seen)
+                counted[seen[0]] += 1
+                durations.append(seen[1])
+            merger.merge(look(folder).ours, pytest.fail)  # knows what was there before
+        families = merger.merge(look(folder).ours, pytest.fail)
+        library = library_page(Path(folder)).all
+        alive = sum(len(one.durations) for one in slots)
+        for one in slots:
+            one.ledger.close()
+
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in families.all()
+        for sample in family.samples
+    }
+    where = "default", "one"
+    for event, total in counted.items():
+        assert samples["gomq_messages_published_total", "default", event] == total
+    if durations:
+        for bound in BOUNDS:
+            up_to = sum(one <= float(bound) for one in durations)
+            assert samples["gomq_handler_duration_seconds_bucket", *where, bound] == (
+                up_to
+            )
+        total_time = samples["gomq_handler_duration_seconds_sum", *where]
+        assert total_time == pytest.approx(sum(durations))
+    if alive:
+        assert samples["gomq_channel_depth", *where] == alive
+    assert sorted(samples.values()) == pytest.approx(sorted(library.values()))
+
+
+def test_series_of_another_version_are_left_out(tmp_path: Path) -> None:
+    with closing(Cells(str(tmp_path / "counter_gomq-0.db"))) as cells:
+        name = "gomq_messages_published"
+        right = ["broker", "event"], ["default", "a.b"]
+        for key in (
+            mmap_key(name, f"{name}_total", *right, "an older help text"),
+            mmap_key(name, f"{name}_total", *right, "Messages that a broker took."),
+            mmap_key(name, f"{name}_total", ["broker"], ["default"], "other labels"),
+            mmap_key("gomq_gone", "gomq_gone_total", *right, "no metric of today"),
+            "no JSON",
+        ):
+            cells.append(key, 2.0, 1.0)
+
+    families = Merger().merge(look(str(tmp_path)).ours, pytest.fail).all()
+
+    samples = [one for family in families for one in family.samples]
+    assert [one.value for one in samples] == [4.0]
+
+
+def test_the_latest_success_is_that_of_any_process_that_ever_was(
+    tmp_path: Path,
+) -> None:
+    for seconds in (50.0, 100.0, 70.0):  # the clock was set back
+        with closing(Ledger(str(tmp_path), 0)) as ledger:
+            ledger.last_success.add_metric(["default", "one"], seconds)
+
+    assert library_page(tmp_path).values("last_success_timestamp_seconds") == [100]
+
+
+def test_a_file_that_took_the_place_of_another_is_read_anew(tmp_path: Path) -> None:
+    merger = Merger()
+    for events in (["a", "b"], ["c", "d", "e"]):
+        with closing(Ledger(str(tmp_path), 0)) as ledger:
+            for number, event in enumerate(events):
+                ledger.published.add_metric(["default", event], number + 1)
+        families = merger.merge(look(str(tmp_path)).ours, pytest.fail)
+        for one in tmp_path.iterdir():
+            one.unlink()
+
+    [published] = [one for one in families.all() if one.samples]
+    assert {one.labels["event"]: one.value for one in published.samples} == {
+        "c": 1,
+        "d": 2,
+        "e": 3,
+    }
+
+
+def test_buckets_of_before_and_after_a_change_of_settings_add_up(
+    tmp_path: Path,
+) -> None:
+    for slot, bounds in enumerate((("1.0", "+Inf"), ("10.0", "0.5", "+Inf"))):
+        with closing(Ledger(str(tmp_path), slot)) as ledger:
+            up_to = [(bound, index + 1) for index, bound in enumerate(bounds)]
+            ledger.wait.add_metric(["default", "one"], up_to, 1.0)
+
+    families = Merger().merge(look(str(tmp_path)).ours, pytest.fail)
+
+    [wait] = [one for one in families.all() if one.samples]
+    found = {one.labels["le"]: one.value for one in wait.samples if "le" in one.labels}
+    assert found == {"0.5": 1, "1.0": 2, "10.0": 3, "+Inf": 5}
+    library = library_page(tmp_path)
+    assert library.values("message_wait_seconds_bucket") == [1, 2, 3, 5]
+
+
+def test_room_in_a_file_is_on_the_disk_before_it_is_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "counter_gomq-0.db"
+    with closing(Cells(str(path))) as cells:
+        for number in range(1000):
+            cells.append(f"{number}" * 40, 1.0, 1.0)
+
+    told = path.stat()
+    assert told.st_blocks * 512 >= told.st_size > 1 << 16
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge_livesum", "histogram"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 65536, b"\x08\0\0\0\0\0\0\0"])
+def test_a_file_that_holds_nothing_yet_is_no_trouble(
+    companion: Companion, tmp_path: Path, kind: str, content: bytes
+) -> None:
+    (tmp_path / f"{kind}_gomq-7.db").write_bytes(content)
+    companion.publish(2)
+
+    page = companion.page()
+
+    assert page.sum("messages_published_total") == 2
+    assert page.sum("telemetry_errors_total") == 0
+
+
+def test_a_torn_file_costs_its_own_numbers_alone_and_is_told(
+    companion: Companion, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torn = tmp_path / "counter_gomq-7.db"
+    torn.write_bytes(b"\xff\0\0\0\0\0\0\0" + b"x" * 300)
+    companion.publish(2)
+
+    with caplog.at_level(logging.ERROR, "gomq.metrics"):
+        page, again = companion.page(), companion.page()
+
+    assert page.sum("messages_published_total") == 2
+    assert again.sum("telemetry_errors_total", kind="Sharing") == 1
+    [record] = caplog.records
+    assert str(torn) in record.getMessage()
+
+
+def test_a_slot_with_a_torn_file_is_used_all_the_same(
+    companion: Companion, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "counter_gomq-0.db").write_bytes(b"\xff\0\0\0\0\0\0\0" + b"x" * 300)
+    companion.publish(2)
+
+    page = companion.page()
+
+    assert page.sum("messages_published_total") == 2
+    assert "is made anew" in caplog.text
+
+
+def test_scrapes_while_processes_come_and_go_never_fail(
+    companion: Companion, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    companion.publish(3)
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            slot = hold(str(tmp_path), 5)
+            if slot is None:
+                continue  # somebody looks whether we live
+            ledger = Ledger(str(tmp_path), 5)
+            for number in range(300):
+                ledger.published.add_metric(["default", f"e{number}"], number)
+                ledger.channel_depth.add_metric(["default", f"c{number}"], number)
+            ledger.close()
+            for one in tmp_path.glob("*_gomq-5.db"):
+                one.unlink()
+            slot.release()
+
+    others = threading.Thread(target=come_and_go)
+    others.start()
+    try:
+        pages = [companion.page() for _ in range(60)]
+    finally:
+        done.set()
+        others.join()
+
+    assert {one.sum("messages_published_total", event="record.saved") for one in pages}
+    assert {int(one.sum("telemetry_errors_total")) for one in pages} == {0}
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["gone", "file"])
+def test_without_the_directory_a_page_shows_its_process_alone(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with closing(Companion(tmp_path / name)) as alone:
+        alone.publish(3)
+        assert not alone.sharing.flush()
+
+        first, second = alone.page(), alone.page()
+
+    assert first.sum("messages_published_total") == 3
+    assert first.sum("telemetry_errors_total", kind="Sharing") == 2
+    assert second.sum("telemetry_errors_total", kind="Sharing") == 3
+    [record] = caplog.records
+    assert "PROMETHEUS_MULTIPROC_DIR" in record.getMessage()
+
+
+def test_a_full_disk_ends_no_process_and_is_counted(tmp_path: Path) -> None:
+    def run() -> None:
+        # As a full disk: no file may become longer than what the first series take.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        one = Companion(tmp_path)
+        for number in range(300):
+            one.broker.count_rolled_back(f"event.number_{number}")
+        for number in range(200):
+            one.broker.consume(f"a.n{number}", print, name=f"consumer.{number}")
+        one.sharing.flush()
+        assert one.page().sum("telemetry_errors_total") > 0
+        assert one.page().sum("messages_rolled_back_total") == 300
+
+    run_to_the_end(run)
+
+
+def test_a_file_that_says_more_than_it_has_is_torn(tmp_path: Path) -> None:
+    path = tmp_path / "counter_gomq-0.db"
+    with closing(Cells(str(path))) as cells:
+        cells.append("key", 1.0, 1.0)
+    path.write_bytes(path.read_bytes()[:20])
+
+    with pytest.raises(Torn):
+        read_used(str(path))
+    with pytest.raises(Torn):
+        Cells(str(path))
+
+
+def test_a_directory_that_will_do_has_no_problem(tmp_path: Path) -> None:
+    assert check_directory(str(tmp_path)) is None
+
+
+def test_a_directory_that_will_not_do_has_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = check_directory(str(tmp_path / "gone"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may all
+    closed = check_directory(str(tmp_path))
+
+    assert missing is not None
+    assert "is no directory" in missing
+    assert closed is not None
+    assert "read and written" in closed

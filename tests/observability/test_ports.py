@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from email.message import Message as Headers
+from typing import Any
+
+import pytest
+
+from django_gomq.observability.metrics import ports as module
+from django_gomq.observability.metrics.failures import Failures
+from django_gomq.observability.metrics.ports import Ports, PortServer
+
+from .companions import fork, kill, living, run_to_the_end
+from .live import wait_until
+
+MakeServer = Callable[..., PortServer]
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+@pytest.fixture
+def failures() -> Failures:
+    return Failures()
+
+
+@pytest.fixture
+def make_server(failures: Failures) -> Iterator[MakeServer]:
+    made: list[PortServer] = []
+
+    def make(first: int, last: int, **options: Any) -> PortServer:
+        wanted: dict[str, Any] = {
+            "address": "127.0.0.1",
+            "admits": lambda authorization: True,
+            "may_serve": lambda: True,
+            **options,
+        }
+        render = wanted.pop("render", lambda accept: (f"for {accept}".encode(), "x/y"))
+        ports = Ports(first=first, last=last, **wanted)
+        made.append(PortServer(ports, render, failures))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+    wait_until(lambda: not metrics_threads())
+
+
+def metrics_threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name == "gomq-metrics"]
+
+
+def free_range(size: int) -> tuple[int, int]:
+    """Return a run of ports that nobody uses now, below those of connections."""
+    for _ in range(100):
+        first = random.randrange(20_000, 32_000)
+        try:
+            for port in range(first, first + size):
+                socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return first, first + size - 1
+    raise AssertionError("no port is free")
+
+
+def get(
+    port: int | None, method: str = "GET", **headers: str
+) -> tuple[int, str, Headers]:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/metrics", headers=headers, method=method
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.read().decode(), response.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode(), error.headers
+
+
+def serve(server: PortServer) -> int:
+    def serves() -> bool:
+        server.ensure()
+        return server.port is not None
+
+    wait_until(serves)
+    assert server.port is not None
+    return server.port
+
+
+def test_a_process_serves_on_the_first_free_port(make_server: MakeServer) -> None:
+    first, last = free_range(3)
+    with closing(socket.create_server(("127.0.0.1", first))):
+        server = make_server(first, last)
+
+        port = serve(server)
+
+    status, body, headers = get(port, accept=OPENMETRICS)
+    assert port == first + 1
+    assert (status, body) == (200, f"for {OPENMETRICS}")
+    assert headers["Content-Type"] == "x/y"
+
+
+def test_two_never_share_a_port(make_server: MakeServer) -> None:
+    first, last = free_range(2)
+
+    ports = [serve(make_server(first, last)) for _ in range(2)]
+
+    assert ports == [first, last]
+
+
+def test_serving_again_opens_nothing_more(make_server: MakeServer) -> None:
+    server = make_server(*free_range(3))
+
+    ports = {serve(server) for _ in range(50)}
+
+    assert len(ports) == len(metrics_threads()) == 1
+
+
+def test_where_nothing_may_be_served_nothing_opens(make_server: MakeServer) -> None:
+    server = make_server(*free_range(1), may_serve=lambda: False)
+
+    server.ensure()
+
+    assert metrics_threads() == []
+    assert server.port is None
+
+
+def test_no_free_port_is_told_once_and_tried_again(
+    make_server: MakeServer,
+    failures: Failures,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    first, last = free_range(2)
+    server = make_server(first, last)
+
+    def has_tried_again() -> bool:
+        server.ensure()
+        return failures.counts["Ports"] > 1
+
+    with caplog.at_level(logging.ERROR, "gomq.metrics"), occupied(first, last):
+        wait_until(has_tried_again)
+
+    port = serve(server)
+
+    assert port == first
+    [record] = caplog.records
+    assert f"from {first} to {last}" in record.getMessage()
+    assert "PORT_RANGE" in record.getMessage()
+
+
+@contextmanager
+def occupied(first: int, last: int) -> Iterator[None]:
+    taken = [socket.create_server(("127.0.0.1", p)) for p in range(first, last + 1)]
+    yield
+    for one in taken:
+        one.close()
+
+
+def test_a_token_guards_the_port(make_server: MakeServer) -> None:
+    server = make_server(*free_range(1), admits=lambda given: given == "Bearer right")
+
+    port = serve(server)
+
+    wrong, _, headers = get(port)
+    assert wrong == 401
+    assert headers["WWW-Authenticate"] == "Bearer"
+    assert get(port, authorization="Bearer right")[0] == 200
+
+
+def test_the_port_only_answers_to_get(make_server: MakeServer) -> None:
+    port = serve(make_server(*free_range(1)))
+
+    assert get(port, "POST")[0] == 405
+    assert get(port, "HEAD")[:2] == (200, "")
+
+
+def test_a_page_that_cannot_be_made_is_counted(
+    make_server: MakeServer, failures: Failures, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(accept: str) -> tuple[bytes, str]:
+        raise RuntimeError("a collector of somebody else")
+
+    port = serve(make_server(*free_range(1), render=refuse))
+
+    assert [get(port)[0], get(port)[0]] == [500, 500]
+    assert failures.counts["Ports"] == 2
+    assert len(caplog.records) == 1
+
+
+def test_after_the_end_the_port_is_free(make_server: MakeServer) -> None:
+    first, last = free_range(1)
+    server = make_server(first, last)
+    serve(server)
+
+    server.close()
+    server.close()
+
+    wait_until(lambda: not metrics_threads())
+    assert serve(make_server(first, last)) == first
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: use POSIX")
+def test_a_forked_child_takes_a_port_of_its_own(make_server: MakeServer) -> None:
+    first, last = free_range(2)
+    server = make_server(first, last, render=lambda _: (str(os.getpid()).encode(), "x"))
+    serve(server)
+
+    with living(lambda: serve(server)) as child:
+        bodies = [get(first)[1], get(last)[1]]
+
+    assert bodies == [str(os.getpid()), str(child)]
+    assert get(first)[1] == str(os.getpid())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: use POSIX")
+def test_a_child_that_serves_nothing_holds_no_port_of_its_parent(
+    make_server: MakeServer,
+) -> None:
+    first, last = free_range(1)
+    server = make_server(first, last)
+    reader, writer = os.pipe()
+    children, tell = os.pipe()
+
+    def leave_a_child() -> None:
+        serve(server)
+        if not fork():
+            os.write(tell, str(os.getpid()).encode())
+            os.close(writer)
+            os.read(reader, 1)  # until the test ends
+            os._exit(0)
+
+    run_to_the_end(leave_a_child)
+    grandchild = int(os.read(children, 20))
+    try:
+        assert serve(server) == first
+    finally:
+        kill(grandchild)
+        for descriptor in (reader, writer, children, tell):
+            os.close(descriptor)
+
+
+def test_nobody_who_keeps_silent_holds_the_others_up(make_server: MakeServer) -> None:
+    port = serve(make_server(*free_range(1)))
+
+    with closing(socket.create_connection(("127.0.0.1", port))):
+        status, _, _ = get(port)
+
+    assert status == 200
