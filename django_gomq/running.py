@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Final
 
-from django_gomq.conf import Run
+from django_gomq.conf import Config, Run
 from django_gomq.testing import modes
 
 IDLE_COMMANDS: Final = frozenset(
@@ -58,8 +58,18 @@ def consumers_run(run: Run, argv: Sequence[str], environ: Mapping[str, str]) -> 
     wanted = environ.get("GOMQ_RUN") or run
     if wanted != "auto":
         return wanted == "here"
+    return not is_idle(argv) and not is_reloader_parent(argv, environ)
+
+
+def is_idle(argv: Sequence[str]) -> bool:
+    """Whether this command line only prepares a site, or looks at one.
+
+    Of ``manage.py gomq`` every subcommand looks, but for its worker.
+    """
     command = command_of(argv)
-    return command not in IDLE_COMMANDS and not is_reloader_parent(argv, environ)
+    if command == "gomq":
+        return "worker" not in argv
+    return command in IDLE_COMMANDS
 
 
 def is_reloader_parent(argv: Sequence[str], environ: Mapping[str, str]) -> bool:
@@ -94,3 +104,9 @@ def drain_timeout(configured: float | None) -> float:
     if configured is not None:
         return configured
     return 1.0 if command_of(_argv()) == "runserver" else 10.0
+
+
+def shows_all_processes(config: Config) -> bool:
+    """Whether the numbers of every worker process reach Prometheus."""
+    is_added_up = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+    return is_added_up or config.metrics.port_range is not None

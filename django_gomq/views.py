@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import secrets
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Final
+from weakref import WeakSet
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.module_loading import import_string
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from django_gomq.bus.process import Process, current
+from django_gomq.deployment import read_command, read_config
+from django_gomq.running import shows_all_processes
 from django_gomq.wiring import Site, brokers
+
+logger = logging.getLogger("gomq.metrics")
+
+_told: Final[WeakSet[Process]] = WeakSet()
+"""Processes that have said that there are others."""
 
 
 @require_safe
 @never_cache
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Return every metric of this process; OpenMetrics, with exemplars, if asked for.
+    """Return every metric; in OpenMetrics, with exemplars, if asked for.
 
+    They are those of this process, or, with PROMETHEUS_MULTIPROC_DIR and without
+    exemplars, of all that share the directory.
     Who may read it is ``GOMQ["METRICS"]["ACCESS"]``.
     """
     site = brokers.site
@@ -26,6 +41,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
             refusal.status_code = 401
             refusal["WWW-Authenticate"] = "Bearer"
         return refusal
+    if site is not None:
+        _tell_of_other_workers(site)
     render = import_string("django_gomq.observability.metrics.render")
     body, content_type = render(request.headers.get("Accept", ""))
     return HttpResponse(body, content_type=content_type)
@@ -33,13 +50,26 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 def _may_read(request: HttpRequest, site: Site) -> bool:
     config = site.config.metrics
-    if config.access == "token":
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return secrets.compare_digest(given.encode(), config.token.encode())
     if config.access == "staff":
         user = getattr(request, "user", None)
         return bool(user is not None and user.is_active and user.is_staff)
-    return True
+    return config.admits(request.headers.get("Authorization", ""))
+
+
+def _tell_of_other_workers(site: Site) -> None:
+    """Warn, once in each process, that the page shows one of several workers."""
+    process = current()
+    if process in _told:
+        return
+    _told.add(process)
+    server = read_command(sys.argv, os.environ, read_config(Path.cwd()))
+    if (server.workers or 1) > 1 and not shows_all_processes(site.config):
+        logger.warning(
+            "The metrics page shows one of %d worker processes at a time, this time "
+            "%d: set PROMETHEUS_MULTIPROC_DIR, or GOMQ['METRICS']['PORT_RANGE']",
+            server.workers,
+            process.pid,
+        )
 
 
 @require_safe

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,13 +103,71 @@ def test_w003_warns_of_an_open_metrics_page_before_a_deployment(
     assert found("gomq.W003") == []
 
 
-@pytest.mark.parametrize(("folder", "expected"), [("/tmp/metrics", 1), ("", 0)])
-def test_w004_warns_that_numbers_are_of_one_process(
-    monkeypatch: pytest.MonkeyPatch, folder: str, expected: int
-) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", folder)
+@pytest.fixture
+def gunicorn_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings of gunicorn in the directory that checks run in."""
+    for name in ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PROMETHEUS_MULTIPROC_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "gunicorn.conf.py"
 
-    assert len(found("gomq.W004")) == expected
+
+def test_w004_warns_where_a_scrape_would_see_one_of_several_workers(
+    gunicorn_config: Path, use_site: UseSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_site()
+    gunicorn_config.write_text("workers = 3")
+    warnings = found("gomq.W004")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/tmp/metrics")
+    with_directory = found("gomq.W004")
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR")
+    use_site(METRICS={"PORT_RANGE": [9400, 9410]})
+    with_ports = found("gomq.W004")
+    use_site()
+    gunicorn_config.write_text("workers = 1")
+    with_one = found("gomq.W004")
+
+    assert [one.msg[:18] for one in warnings] == ["3 worker processes"]
+    assert warnings[0].hint
+    assert with_directory == with_ports == with_one == []
+
+
+def test_w005_warns_where_gunicorn_kills_before_the_drain_is_over(
+    gunicorn_config: Path, use_site: UseSite
+) -> None:
+    use_site(DRAIN_TIMEOUT=10)
+    without_gunicorn = found("gomq.W005")
+    gunicorn_config.write_text("graceful_timeout = 10")
+    warnings = found("gomq.W005")
+    use_site(DRAIN_TIMEOUT=9)
+    shorter = found("gomq.W005")
+
+    assert without_gunicorn == shorter == []
+    assert len(warnings) == 1
+    assert "10 s (graceful_timeout)" in warnings[0].msg
+    assert warnings[0].hint
+
+
+@pytest.mark.parametrize(("enabled", "expected"), [(True, 1), (False, 0)])
+def test_e006_reports_a_directory_where_numbers_cannot_be_shared(
+    use_site: UseSite, monkeypatch: pytest.MonkeyPatch, enabled: bool, expected: int
+) -> None:
+    use_site(METRICS={"ENABLED": enabled})
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/no/such/directory")
+
+    errors = found("gomq.E006")
+
+    assert len(errors) == expected
+    assert all("'/no/such/directory' is no directory" in one.msg for one in errors)
+
+
+def test_e006_is_silent_where_numbers_are_shared(
+    use_site: UseSite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_site()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+
+    assert found("gomq.E006") == []
 
 
 def test_before_the_setup_checks_have_nothing_to_say(own_registry: None) -> None:
@@ -118,4 +177,4 @@ def test_before_the_setup_checks_have_nothing_to_say(own_registry: None) -> None
 
     messages = run_checks(tags=["gomq", "security"], include_deployment_checks=True)
 
-    assert [one for one in messages if (one.id or "").startswith("gomq.W00")] == []
+    assert [one for one in messages if (one.id or "").startswith("gomq.")] == []

@@ -69,6 +69,30 @@ def test_the_buckets_are_settings(use_site: UseSite) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("workers", "directory", "lines"), [("3", "", 1), ("1", "", 0), ("3", "/tmp", 0)]
+)
+def test_a_page_of_one_of_several_workers_says_so_once(
+    use_site: UseSite,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    workers: str,
+    directory: str,
+    lines: int,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gunicorn", "shop.wsgi", "-w", workers])
+    monkeypatch.setattr(views, "_told", set())
+    use_site()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", directory)
+
+    for _ in range(2):
+        Client().get("/gomq/metrics")
+
+    told = [one.getMessage() for one in caplog.records if one.name == "gomq.metrics"]
+    assert len(told) == lines
+    assert all("one of 3 worker processes" in one for one in told)
+
+
 def test_metrics_can_be_switched_off(use_site: UseSite) -> None:
     listen("page.viewed")
     use_site(METRICS={"ENABLED": False})

@@ -1,13 +1,12 @@
-"""System checks: what is wrong or unwise, each with a stable id and a hint."""
+"""System checks of the setting and of what is registered; they know no server."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004
 
 from django_gomq import startup
 from django_gomq.bus.consumer import Consumer
@@ -105,35 +104,4 @@ def _neighbours(one: Consumer, consumers: Sequence[Consumer]) -> list[Consumer]:
         for other in consumers
         if other is not one
         and any(one.overlaps(Pattern(text)) for one in mine for text in other.types)
-    ]
-
-
-@register("gomq")
-def check_multiprocess(**options: Any) -> list[CheckMessage]:
-    """Warn that numbers are of one process though the client collects several."""
-    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        return []
-    return [
-        Warning(
-            "PROMETHEUS_MULTIPROC_DIR is set, and django-gomq's metrics are those of "
-            "the process that answers the scrape.",
-            hint="Scrape each worker process by itself, or run one.",
-            id="gomq.W004",
-        )
-    ]
-
-
-@register(Tags.security, deploy=True)
-def check_metrics_access(**options: Any) -> list[CheckMessage]:
-    """Warn where the metrics page is open to everybody."""
-    site = brokers.site
-    if site is None or site.config.metrics.access != "open":
-        return []
-    return [
-        Warning(
-            "The metrics page, where its URL is included, is open to everybody.",
-            hint="Set GOMQ['METRICS']['ACCESS'] to 'token' or 'staff', or keep the URL "
-            "inside your network.",
-            id="gomq.W003",
-        )
     ]
