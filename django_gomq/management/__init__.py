@@ -1,0 +1,1 @@
+"""What ``manage.py gomq`` does, one module for each subcommand."""
