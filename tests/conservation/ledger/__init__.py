@@ -1,0 +1,1 @@
+"""A site whose handlers write down in the database what they did."""
