@@ -23,7 +23,7 @@ SECONDS ?= 0
 .PHONY: help
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
-		/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: $(INSTALLED) ## Make .venv, or bring it up to date
@@ -65,9 +65,33 @@ test: $(INSTALLED) ## Run all tests, with the gates: 95 % covered, the bus 100 %
 	@$(BIN)/coverage report --include='django_gomq/bus/*' --fail-under=100
 	@$(BIN)/python .ci/summary.py $(RESULTS)/*.xml
 
+# Each test may take a while longer, the whole less than what .ci/run waits for.
+.PHONY: test-servers
+test-servers: $(INSTALLED) .venv/.servers ## Run every server, and compare docs/deployment.md
+	@mkdir -p $(RESULTS) && rm -f $(RESULTS)/servers.json
+	@GOMQ_CONSERVATION_REQUESTS=50000 $(BIN)/python -m pytest tests/servers tests/conservation \
+		-m "" -o timeout=120 -o session_timeout=560
+	@$(BIN)/python -m tests.servers.table --check
+
+# Where it cannot be compiled, its rows are skipped and say so.
+.venv/.servers: requirements/servers.txt | $(INSTALLED)
+	@.ci/servers --with-compiler
+	@echo "Installing uWSGI into .venv"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -r $< || \
+		echo "That failed: the tests that need uWSGI will be skipped"
+	@touch $@
+
 .PHONY: demo
 demo: $(INSTALLED) ## Run the example under load: SECONDS=20, or until Ctrl-C
 	@exec $(BIN)/python $(EXAMPLE)/demo.py --seconds $(SECONDS)
+
+.PHONY: observe
+observe: $(INSTALLED) ## The demo with Prometheus and Alertmanager beside it
+	@exec $(BIN)/python $(EXAMPLE)/observe.py --seconds $(SECONDS)
+
+.PHONY: dashboards
+dashboards: $(INSTALLED) ## Write the boards and rules that ship, from dashboards/
+	@$(BIN)/python -m dashboards
 
 .PHONY: lint
 lint: $(INSTALLED) ## Judge style, types and the direction of imports

@@ -80,8 +80,3 @@ def serving(folder: Path, *options: str) -> Iterator[Server]:
             if process.poll() is None:
                 process.kill()
             process.wait()
-
-
-def threads_of(pid: int) -> int:
-    """Return how many threads a process of this machine has."""
-    return len(list(Path(f"/proc/{pid}/task").iterdir()))

@@ -1,0 +1,1 @@
+"""A hospital ward whose rounds are events: the site that every server runs."""

@@ -1,0 +1,29 @@
+"""Handlers that take their time; each notes who handled what, and who emitted it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+from django_gomq import Message, consumer
+from tests.servers.ward import journal
+
+SLOW = "ward.round.slow"
+STUCK = "ward.round.stuck"
+SLOW_SECONDS = float(os.environ.get("WARD_SLOW_SECONDS", "0.05"))
+
+
+@consumer(SLOW, name="ward.slow", concurrency=1)
+def go_slowly(message: Message[Any]) -> None:
+    time.sleep(SLOW_SECONDS)
+    emitter, number = message.data
+    journal.note("slow", number, emitter)
+
+
+@consumer(STUCK, name="ward.stuck", concurrency=1)
+def go_and_never_return(message: Message[Any]) -> None:
+    emitter, number = message.data
+    journal.note("stuck", number, emitter)
+    threading.Event().wait()

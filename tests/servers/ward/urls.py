@@ -1,0 +1,13 @@
+"""The ward's addresses."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+
+from tests.servers.ward import views
+
+urlpatterns = [
+    path("tell", views.tell),
+    path("emit", views.emit),
+    path("gomq/", include("django_gomq.urls")),
+]
