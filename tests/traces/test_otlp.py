@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.django_site.waiting import wait_until
-from tests.docs.pasting import free_port, running
+from tests.docs.pasting import ROOT, free_port, running
 from tests.traces.receiving import (
     Arrived,
     Spans,
@@ -23,7 +23,13 @@ from tests.traces.receiving import (
 
 VISITS: Final = 40
 NAMES: Final = ("GET /", "send visit.made", "process visit.made", "note")
-COMMAND: Final = [sys.executable, "-m", "gunicorn", "tests.traces.site.wsgi"]
+GUNICORN: Final = [sys.executable, "-m", "gunicorn"]
+FORKED: Final = ["tests.traces.site.wsgi"]
+PRELOADED: Final = [
+    "tests.traces.site.preloaded",
+    "--config",
+    str(ROOT / "tests" / "traces" / "site" / "gunicorn_conf.py"),
+]
 
 
 def by_trace(spans: Spans) -> dict[bytes, dict[str, Arrived]]:
@@ -41,12 +47,17 @@ def attributes(span: Span) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "receive"),
-    [("http/protobuf", receiving_http), ("grpc", receiving_grpc)],
+    ("protocol", "receive", "application"),
+    [
+        ("http/protobuf", receiving_http, FORKED),
+        ("grpc", receiving_grpc, FORKED),
+        ("grpc", receiving_grpc, PRELOADED),
+    ],
 )
 def test_a_request_its_send_and_its_handler_are_one_trace_from_each_gunicorn_worker(
     protocol: str,
     receive: Callable[[], AbstractContextManager[tuple[str, Spans]]],
+    application: list[str],
     tmp_path: Path,
 ) -> None:
     port = free_port()
@@ -55,8 +66,9 @@ def test_a_request_its_send_and_its_handler_are_one_trace_from_each_gunicorn_wor
             "OTEL_EXPORTER_OTLP_ENDPOINT": address,
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         }
-        bind = ["--bind", f"127.0.0.1:{port}", "--workers", "2", "--no-control-socket"]
-        with running(tmp_path, [*COMMAND, *bind], port, environ) as server:
+        command = [*GUNICORN, *application, "--no-control-socket"]
+        command += ["--bind", f"127.0.0.1:{port}", "--workers", "2"]
+        with running(tmp_path, command, port, environ) as server:
             server.wait_for("/", "accepted")
             with ThreadPoolExecutor(4) as visitors:
                 states = list(visitors.map(server.get, ["/"] * (VISITS - 1)))
