@@ -21,6 +21,14 @@ FREE_THREADED_TOOLS = [
     if line.startswith(("coverage", "hypothesis", "pytest"))
 ]
 
+# Some of what is no code and has to be in the wheel.
+DATA = (
+    "django_gomq/dashboards/grafana/gomq-overview.json",
+    "django_gomq/dashboards/options.json",
+    "django_gomq/dashboards/prometheus/alerts.yml",
+    "django_gomq/dashboards/runbooks/GomqMessagesDropped.md",
+)
+
 
 def put_pyenv_on_path() -> None:
     """Let nox find what pyenv has installed, also versions not switched on."""
@@ -64,8 +72,9 @@ def package(session: nox.Session) -> None:
     (wheel,) = folder.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     strays = [n for n in names if not n.startswith(("django_gomq/", "django_gomq-"))]
-    if strays or "django_gomq/py.typed" not in names:
-        session.error(f"{wheel.name} holds {strays}, or lacks py.typed")
+    missing = {"django_gomq/py.typed", *DATA}.difference(names)
+    if strays or missing:
+        session.error(f"{wheel.name} holds {strays}, or lacks {missing}")
     session.install(str(wheel))
     # Away from the checkout, where "import django_gomq" would find the sources.
     with session.chdir(folder):
