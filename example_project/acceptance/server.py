@@ -62,6 +62,13 @@ class Server:
             # The refused connection that the traffic saw is only what followed.
             raise ServerError(report) from error
 
+    @property
+    def pid(self) -> int:
+        """The process that was started; its children serve."""
+        if self._process is None:
+            raise ServerError("the server was not started")
+        return self._process.pid
+
     def _dead(self) -> bool:
         return self._process is not None and self._process.poll() is not None
 

@@ -1,0 +1,87 @@
+"""Boards and rules where all workers share one page, and what a kill leaves on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from acceptance.server import Server, free_port
+from dashboards import reading
+from dashboards.reading import Asked
+from tests.answers import Answers, wait_for
+from tests.observed_clinic import PATIENCE, gave_up, load, need_programs
+from watching.observatory import Observatory
+
+pytestmark = pytest.mark.timeout(120)
+GAP = "gomq:conservation_gap:sum"
+HELD = 'gomq:channel_held:sum{consumer="laboratory.analysis"}'
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What Prometheus said before every worker was killed, and after."""
+
+    without_answer: list[Asked]
+    processes: float
+    gap_under_load: float
+    gap_after_the_kill: dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    """Two workers under load, then killed with what they hold."""
+    need_programs()
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as running:
+        folder = tmp_path_factory.mktemp("numbers")
+        patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+        patch.setenv("GUNICORN_CMD_ARGS", "--workers 2")
+        server = running.enter_context(Server(free_port(0)))
+        site = urlsplit(server.url).netloc
+        observatory = running.enter_context(Observatory(site, "127.0.0.1:1"))
+        yield look(server, Answers(observatory.prometheus_url))
+
+
+def look(server: Server, prometheus: Answers) -> Seen:
+    with load(server) as switch:
+        switch.turn("flaky")
+        wait_for(PATIENCE, lambda: gave_up(prometheus), "dead letters")
+        switch.turn("slow")
+        wait_for(PATIENCE, lambda: sum(prometheus.numbers(HELD)) > 50, "a full channel")
+        asked = [one for board in reading.boards() for one in reading.queries(board)]
+        without_answer = [one for one in asked if not prometheus.numbers(one.expr)]
+        processes = sum(prometheus.numbers("gomq_processes"))
+        gap = max(prometheus.numbers(f"max_over_time({GAP}[10s])"))
+    kill_workers(server)
+    wait_for(PATIENCE, lambda: max(prometheus.numbers(GAP), default=0) > 0, "the gap")
+    left = {labels["consumer"]: value for labels, value in prometheus.ask(GAP)}
+    return Seen(without_answer, processes, gap, left)
+
+
+def kill_workers(server: Server) -> None:
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+    if not children.exists():
+        pytest.skip("there is no /proc with children here; to run it: Linux")
+    for worker in children.read_text().split():
+        os.kill(int(worker), signal.SIGKILL)
+
+
+def test_every_query_has_an_answer_where_workers_share_their_numbers(
+    seen: Seen,
+) -> None:
+    assert seen.without_answer == []
+    assert seen.processes == 2
+
+
+def test_the_books_balance_under_load(seen: Seen) -> None:
+    assert seen.gap_under_load == 0
+
+
+def test_what_a_kill_took_along_is_the_conservation_gap(seen: Seen) -> None:
+    assert seen.gap_after_the_kill["laboratory.analysis"] > 10

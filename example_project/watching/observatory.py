@@ -1,0 +1,95 @@
+"""Prometheus and Alertmanager with the files of `observability/`, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from acceptance.server import PROJECT, free_port
+from watching.program import Program, find
+
+CONFIGURATION = PROJECT / "observability"
+RULES = PROJECT.parent / "django_gomq" / "dashboards" / "prometheus"
+
+# As they stand in the files, where containers use them.
+_SITE = "127.0.0.1:8000"
+_ALERTMANAGER = "127.0.0.1:9093"
+_WEBHOOK = "127.0.0.1:9099"
+_RULES = "../../django_gomq/dashboards/prometheus"
+
+
+class Observatory:
+    """Both programs, watching one site; their data is gone when it is closed."""
+
+    def __init__(self, site: str, webhook: str, rules: Path = RULES) -> None:
+        """Take addresses as host:port, and the folder of the rules."""
+        self._site = site
+        self._webhook = webhook
+        self._rules = rules
+        self._home = Path(tempfile.mkdtemp(prefix="observe-", dir=PROJECT / "var"))
+        self._closing = contextlib.ExitStack()
+        self.prometheus_url = f"http://127.0.0.1:{free_port(9090)}"
+        self.alertmanager_url = f"http://127.0.0.1:{free_port(9093)}"
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as starting:
+            starting.callback(shutil.rmtree, self._home, ignore_errors=True)
+            starting.enter_context(self._alertmanager())
+            starting.enter_context(self._prometheus())
+            self._closing = starting.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.close()
+
+    def _prometheus(self) -> Program:
+        alertmanager = self.alertmanager_url.removeprefix("http://")
+        config = self._configure(
+            "prometheus.yml",
+            {
+                _SITE: self._site,
+                _ALERTMANAGER: alertmanager,
+                _RULES: str(self._rules),
+            },
+        )
+        command = [
+            find("prometheus"),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={self._home / 'prometheus'}",
+            "--enable-feature=exemplar-storage",
+            "--log.level=warn",
+        ]
+        return self._program("prometheus", command, self.prometheus_url)
+
+    def _alertmanager(self) -> Program:
+        config = self._configure("alertmanager.yml", {_WEBHOOK: self._webhook})
+        command = [
+            find("prometheus-alertmanager", "alertmanager"),
+            f"--config.file={config}",
+            f"--storage.path={self._home / 'alertmanager'}",
+            # It has no others to agree with.
+            "--cluster.listen-address=",
+            "--log.level=warn",
+        ]
+        return self._program("alertmanager", command, self.alertmanager_url)
+
+    def _program(self, name: str, command: list[str], url: str) -> Program:
+        address = f"--web.listen-address={url.removeprefix('http://')}"
+        return Program([*command, address], url, self._home / f"{name}.log")
+
+    def _configure(self, name: str, changes: dict[str, str]) -> Path:
+        text = (CONFIGURATION / name).read_text()
+        for before, after in changes.items():
+            text = text.replace(before, after)
+        config = self._home / name
+        config.write_text(text)
+        return config
