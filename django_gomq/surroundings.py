@@ -14,7 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from django_gomq.bus.consumer import Handler
+from django_gomq.bus.handler import Handler
 from django_gomq.bus.host import Care, Host
 from django_gomq.bus.threads import is_bus_thread
 from django_gomq.connections import begin, clean_up, give_back, let_live, made_here

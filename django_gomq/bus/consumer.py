@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Literal, TypedDict
 
 import msgspec
@@ -12,14 +12,16 @@ import msgspec
 from .codec import Decode, decode_as
 from .errors import ConfigurationError
 from .event import EventMeta
+from .handler import Handler, callable_of
 from .message import decode_plain, validate_type
 from .outcome import DropReason
 from .patterns import Pattern
 from .retry import NO_RETRY, Retry
 
-Handler = Callable[[Any], Any]
 Overflow = Literal["drop_newest", "drop_oldest", "backpressure"]
 OVERFLOWS: Final = ("drop_newest", "drop_oldest", "backpressure")
+Severity = Literal["info", "warning", "critical"]
+SEVERITIES: Final = ("info", "warning", "critical")
 
 
 class ConsumerOptions(TypedDict, total=False):
@@ -35,6 +37,7 @@ class ConsumerOptions(TypedDict, total=False):
     linger: float
     atomic: bool | str
     ordered_by_key: bool
+    severity: Severity
     enabled: bool
 
 
@@ -70,6 +73,8 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
     atomic: bool | str = False
     """Run the handler in a transaction, of this database alias if a name is given."""
     ordered_by_key: bool = False
+    severity: Severity = "warning"
+    """How grave it is for alerts when it misses or gives up on a message."""
     enabled: bool = True
 
     def __post_init__(self) -> None:
@@ -82,6 +87,8 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
         found = [*self._identity_problems(), *self._number_problems()]
         if self.overflow not in OVERFLOWS:
             found.append(f"overflow is {self.overflow!r}, not one of {OVERFLOWS}.")
+        if self.severity not in SEVERITIES:
+            found.append(f"severity is {self.severity!r}, not one of {SEVERITIES}.")
         if not isinstance(self.retry, Retry):
             found.append(f"retry is {self.retry!r}, not a Retry(...).")
         if self.linger and self.batch is None:
@@ -195,7 +202,7 @@ def make_consumer(
     return Consumer(
         name=name,
         types=tuple(dict.fromkeys(names)),
-        handler=_callable_of(handler, name),
+        handler=callable_of(handler, name),
         decoders=decoders,
         **options,
     )
@@ -209,34 +216,3 @@ def _type_of(event_class: EventMeta, consumer: str) -> str:
             consumer=consumer,
         )
     return validate_type(event_class.__event_type__)
-
-
-def _callable_of(handler: Any, consumer: str) -> Handler:
-    if inspect.isclass(handler):
-        handler = _instance_of(handler, consumer)
-    handle = getattr(handler, "handle", None)
-    if callable(handle):
-        return handle  # type: ignore[no-any-return]
-    if inspect.isroutine(handler) or callable(handler):
-        return handler  # type: ignore[no-any-return]
-    raise ConfigurationError(
-        f"Consumer {consumer!r}: {handler!r} is no function and has no handle().",
-        consumer=consumer,
-    )
-
-
-def _instance_of(handler_class: type, consumer: str) -> Any:
-    if not callable(getattr(handler_class, "handle", None)):
-        raise ConfigurationError(
-            f"Consumer {consumer!r}: class {handler_class.__qualname__} has no "
-            "handle(self, message).",
-            consumer=consumer,
-        )
-    try:
-        return handler_class()
-    except TypeError as error:
-        raise ConfigurationError(
-            f"Consumer {consumer!r}: class {handler_class.__qualname__} cannot be made "
-            f"without arguments: {error}",
-            consumer=consumer,
-        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .consumer import Handler
+from .handler import Handler
 
 
 class Care:

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from .consumer import Handler
 from .delivery import Delivery
+from .handler import Handler
 from .hooks import Hooks
 from .host import Care, Host
 from .message import Message

@@ -105,7 +105,7 @@ def test_a_drop_on_purpose_reaches_the_webhook_with_directions(
 
     assert notice.labels["consumer"] == "laboratory.analysis"
     assert notice.labels["reason"] == "channel_full"
-    assert notice.labels["severity"] == "warning"
+    assert notice.labels["severity"] == "critical"
     assert notice.annotations["summary"] == (
         "laboratory.analysis missed messages: channel_full"
     )

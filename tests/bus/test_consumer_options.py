@@ -33,7 +33,7 @@ def make(**options: Any) -> Consumer:
 def test_the_options_are_those_of_the_documentation() -> None:
     assert {
         *("concurrency", "capacity", "overflow", "retry", "timeout", "max_age"),
-        *("batch", "linger", "atomic", "ordered_by_key", "enabled"),
+        *("batch", "linger", "atomic", "ordered_by_key", "severity", "enabled"),
     } == OPTIONS
 
 
@@ -43,6 +43,7 @@ def test_a_consumer_needs_no_options() -> None:
     assert (consumer.concurrency, consumer.capacity) == (1, 1000)
     assert (consumer.overflow, consumer.retry) == ("drop_newest", NO_RETRY)
     assert (consumer.timeout, consumer.max_age, consumer.batch) == (None, None, None)
+    assert consumer.severity == "warning"
     assert consumer.enabled
 
 
@@ -111,6 +112,7 @@ def test_a_linger_cannot_be_none() -> None:
     ("options", "text"),
     [
         ({"overflow": "drop"}, "overflow is 'drop', not one of"),
+        ({"severity": "page"}, "severity is 'page', not one of"),
         ({"retry": 5}, r"retry is 5, not a Retry\(...\)"),
         ({"retry": None}, "retry is None"),
         ({"linger": 0.5}, "linger needs batch"),
@@ -135,7 +137,7 @@ def test_options_that_can_never_work_are_refused(options: Any, text: str) -> Non
         {"timeout": 0.5, "max_age": 1},
         {"linger": 0},
         {"overflow": "backpressure", "retry": Retry()},
-        {"atomic": "other", "ordered_by_key": True},
+        {"atomic": "other", "ordered_by_key": True, "severity": "critical"},
         {"handler": ahandle, "concurrency": 50},
     ],
     ids=lambda value: str(value)[:30],

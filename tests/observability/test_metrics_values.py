@@ -146,6 +146,21 @@ def test_a_cancelled_async_handler_counts_as_a_timeout(
     assert page.sum("handler_exceptions_total", error_type="HandlerTimeoutError") == 1
 
 
+def test_a_consumer_says_how_grave_its_losses_are(
+    make_broker: MakeBroker, registry: CollectorRegistry
+) -> None:
+    broker = make_broker()
+    broker.consume("a", do_nothing, name="pays", severity="critical")
+    broker.consume("a", do_nothing, name="counts")
+    broker.start()
+    install(lambda: [broker], registry=registry)
+
+    page = Page(registry)
+
+    assert page.sum("consumer_info", consumer="pays", severity="critical") == 1
+    assert page.sum("consumer_info", consumer="counts", severity="warning") == 1
+
+
 def test_gauges_show_what_is_held_now(
     make_broker: MakeBroker, registry: CollectorRegistry
 ) -> None:

@@ -22,8 +22,6 @@ from .catalogue import Catalogue, Distributions
 
 REFUSALS: Final = ("queue_full", "timeout", "closed", "not_running")
 """Why a broker in memory refuses; another backend's reasons come as they happen."""
-SEVERITY: Final = "warning"
-"""How grave a failing consumer is, as long as consumers cannot say it themselves."""
 
 _NO_QUEUE: Final = QueueStats()
 _as_text: Callable[[float], str] = floatToGoString
@@ -43,7 +41,7 @@ def add_broker(out: Catalogue, broker: Broker) -> None:
         consumer = consumers[name]
         _add_consumer(out, where, numbers)
         _add_pairs(out, where, consumer, _events_of(consumer, events), numbers)
-        out.info.add_metric([*where, backend, SEVERITY], 1)
+        out.info.add_metric([*where, backend, consumer.severity], 1)
     is_down = stats.started and not stats.reader_up
     out.dispatcher_up.add_metric([broker.alias], not is_down)
 

@@ -22,6 +22,7 @@ class AnalyserJammedError(Exception):
     retry=Retry(attempts=3, min_delay=0.1, max_delay=0.5),
     concurrency=2,
     capacity=100,
+    severity="critical",
 )
 def analyse(message: Message[HealthRecordSaved]) -> None:
     """Analyse one record, once however often this runs."""
