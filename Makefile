@@ -50,9 +50,8 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
 	@touch $@
 
 .PHONY: test
-test: $(INSTALLED) ## Run all tests, with the gates: 95 % covered, the bus 100 %
+test: $(INSTALLED) .venv/.servers ## Run all tests, with the gates: 95 % covered, the bus 100 %
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
-	@.ci/servers
 	@$(BIN)/coverage erase
 	@echo "Tests of the package"
 	@# coverage starts first: the pytest plugin is part of what is measured.
@@ -70,7 +69,7 @@ test: $(INSTALLED) ## Run all tests, with the gates: 95 % covered, the bus 100 %
 test-servers: $(INSTALLED) .venv/.servers ## Run every server, and compare docs/deployment.md
 	@mkdir -p $(RESULTS) && rm -f $(RESULTS)/servers.json
 	@GOMQ_CONSERVATION_REQUESTS=50000 $(BIN)/python -m pytest tests/servers tests/conservation \
-		-m "" -o timeout=120 -o session_timeout=560
+		-m "" -o timeout=120 -o session_timeout=800
 	@$(BIN)/python -m tests.servers.table --check
 
 # Where it cannot be compiled, its rows are skipped and say so.

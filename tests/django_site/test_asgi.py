@@ -17,8 +17,11 @@ STARTUP = {"type": "lifespan.startup"}
 SHUTDOWN = {"type": "lifespan.shutdown"}
 
 
-def talk(application: Any, *events: dict[str, str]) -> list[str]:
-    """Run one lifespan and return the types of the answers."""
+def talk(application: Any, *events: dict[str, str], then: Any = None) -> list[str]:
+    """Run one lifespan and return the types of the answers.
+
+    ``then`` is an event that the application is not expected to answer.
+    """
 
     async def run() -> list[str]:
         server = ApplicationCommunicator(Lifespan(application), {"type": "lifespan"})
@@ -26,6 +29,8 @@ def talk(application: Any, *events: dict[str, str]) -> list[str]:
         for event in events:
             await server.send_input(event)
             answers.append((await server.receive_output(timeout=5))["type"])
+        if then is not None:
+            await server.send_input(then)
         await server.wait(timeout=5)
         return answers
 
@@ -123,7 +128,7 @@ def test_an_application_that_raises_at_its_end_is_drained_and_heard(
     emit("page.viewed")
 
     with pytest.raises(RuntimeError, match="raises in shutdown"):
-        talk(Own(fails="raises in shutdown"), STARTUP, SHUTDOWN)
+        talk(Own(fails="raises in shutdown"), STARTUP, then=SHUTDOWN)
 
     assert not _is_running()
 
