@@ -72,12 +72,13 @@ test-servers: $(INSTALLED) .venv/.servers ## Run every server, and compare docs/
 		-m "" -o timeout=120 -o session_timeout=800
 	@$(BIN)/python -m tests.servers.table --check
 
-# Where it cannot be compiled, its rows are skipped and say so.
+# Where it cannot be compiled, its rows are skipped and say so. Not from pip's cache: it
+# has the interpreter in it that it was compiled with, and each 3.11 takes that of another.
 .venv/.servers: requirements/servers.txt | $(INSTALLED)
 	@.ci/servers --with-compiler
 	@echo "Installing uWSGI into .venv"
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -r $< || \
-		echo "That failed: the tests that need uWSGI will be skipped"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-cache-dir \
+		-r $< || echo "That failed: the tests that need uWSGI will be skipped"
 	@touch $@
 
 .PHONY: demo

@@ -175,7 +175,7 @@ class Site:
             if was_started or broker.is_closed:
                 remainder = broker.close(deadline.left())
                 stopped += [remainder] if was_started else []
-        if stopped and self.worker is not None:
+        if self.worker is not None:
             self.worker.stop(timeout=0.5)
         return stopped
 

@@ -213,7 +213,12 @@ class Worker:
         return lambda error: self.hooks.tell(lambda hook: hook.failed(part, error))
 
     def stop(self, timeout: float) -> int:
-        """End all threads; return how many were still inside a handler at the end."""
+        """End all threads; return how many were still inside a handler at the end.
+
+        Blocks up to ``timeout`` seconds, but once: a second call waits for nobody.
+        """
+        if self._ready.closed:
+            return self.alive
         deadline = time.monotonic() + timeout
         self._ready.close()
         self.timers.stop()

@@ -915,6 +915,25 @@ def test_a_shared_worker_outlives_a_broker(make_broker: MakeBroker) -> None:
     assert worker.stop(timeout=5) == 0
 
 
+def test_a_second_stop_of_a_worker_waits_for_nobody(make_broker: MakeBroker) -> None:
+    worker, entered, go_on = Worker(threads=1), threading.Event(), threading.Event()
+    broker = make_broker(get_worker=lambda: worker)
+
+    def stick(message: object) -> None:
+        entered.set()
+        go_on.wait()
+
+    broker.consume("a.b", stick, name="c")
+    broker.publish(Message("a.b"))
+    assert entered.wait(10)
+
+    first = worker.stop(timeout=0.01)
+    second = worker.stop(timeout=1000)  # a wait would outlast the test
+
+    go_on.set()
+    assert (first, second) == (1, 1)
+
+
 def test_a_consumer_that_joins_a_running_bus_is_served(broker: Broker) -> None:
     broker.start()
     for name, handler in (("sync", lambda _: None), ("async", areturn)):
