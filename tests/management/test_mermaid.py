@@ -10,10 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from django_gomq.management.listing.as_mermaid import as_mermaid
-from django_gomq.management.listing.emitters import Emitter
 from django_gomq.management.listing.overview import (
     BrokerRow,
     ConsumerRow,
+    Emitter,
     EventRow,
     Overview,
     WarningRow,
@@ -56,7 +56,7 @@ def shown(text: str) -> str:
 
 
 def emitter(text: str = "x", file: str = "shop/views.py") -> Emitter:
-    return Emitter(None, file, 3, "emit", text)
+    return Emitter(file, 3, "emit", text)
 
 
 def event(name: str, **more: Any) -> EventRow:

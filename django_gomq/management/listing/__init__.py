@@ -6,7 +6,9 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from django.conf import settings
 from django.core.management.base import CommandError
+from django.urls import get_resolver
 
 from django_gomq.management.subcommand import Write
 from django_gomq.wiring import brokers
@@ -15,7 +17,6 @@ from .as_json import as_json
 from .as_mermaid import as_mermaid
 from .as_table import as_table
 from .gathering import gather
-from .modules import Modules
 from .overview import Overview
 from .sources import project_files
 
@@ -50,6 +51,13 @@ def run(options: Mapping[str, Any], write: Write) -> int:
     site = brokers.site
     if site is None:
         raise CommandError("django_gomq is not set up: let django.setup() run first.")
-    overview = gather(site, Modules(project_files()))
+    _load_views()
+    overview = gather(site, project_files())
     write(_FORMATS[options["format"]](overview))
     return int(options["strict"] and len(overview.warnings) > 0)
+
+
+def _load_views() -> None:
+    """Import what a server imports for its first request, and so what views emit."""
+    if getattr(settings, "ROOT_URLCONF", ""):
+        _ = get_resolver().url_patterns

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from .emitters import Emitter
-from .overview import EventRow, Overview
+from .overview import Emitter, EventRow, Overview
 
 # Inside quotes everything else is text. Mermaid writes entities with "#" and ";".
 _ENTITIES: Final = str.maketrans(

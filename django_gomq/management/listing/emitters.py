@@ -1,176 +1,116 @@
-"""Where a project's source emits, and what; found without running any of it."""
+"""Where a project's source emits, and what; found without running it."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from .arguments import READERS, Arguments
-from .evaluating import UNKNOWN, Evaluator
-from .modules import Module, Modules
-from .origins import Origins, keyword_of
-from .place import FunctionNode, Place
+from django_gomq import aemit, emit, emit_many, emit_model_events, emit_on_signal
 
-_PACKAGE: Final = "django_gomq."
+from .meaning import Place
+from .overview import Emitter
+from .reading import Source, bindings, calls, read
+
+_FUNCTIONS: Final = (aemit, emit, emit_many, emit_model_events, emit_on_signal)
+_UNREADABLE: Final = (
+    *(OSError, SyntaxError, ValueError, ImportError),
+    *(RecursionError, MemoryError),
+)
+_MODEL_EVENTS: Final = ("created", "updated", "saved", "deleted")
 _LONGEST: Final = 60
 
 
-class Emitter(msgspec.Struct, frozen=True):
-    """One event type that one call emits."""
+class Emitters(msgspec.Struct, frozen=True):
+    """Who emits what."""
 
-    event: str | None
-    """None: only a run would tell."""
-    file: str
-    line: int
-    call: str
-    """``emit``, ``aemit``, ``emit_many``, ``emit_model_events``, ``emit_on_signal``."""
-    text: str
-    """How the event is written there."""
-
-    @property
-    def where(self) -> str:
-        """File and line."""
-        return f"{self.file}:{self.line}"
+    by_event: Mapping[str | None, Sequence[Emitter]]
+    """By event type; under None those of which only a run would tell."""
+    unreadable: Mapping[str, str]
+    """Why a file could not be read, by its name."""
 
 
-class EventClass(msgspec.Struct, frozen=True):
-    """An Event class of which the source says the type."""
+def find_emitters(files: Mapping[str, Path]) -> Emitters:
+    """Return the calls that emit in the files of these modules. Imports none of them.
 
-    name: str
-    type: str
-    version: int
-    no_consumer: str | None
-
-
-def find_emitters(modules: Modules) -> list[Emitter]:
-    """Return every event type that a call emits, by file, line and type."""
-    origins = Origins(modules)
-    evaluator = Evaluator(origins)
-    found: list[Emitter] = []
-    for module in modules.containing("emit", *_other_names(modules)):
-        finder = _Finder(module, origins, evaluator)
+    A name in a file is what it is in this process. In a file whose module is not loaded
+    these are what it imports from those that are, and its own constants.
+    """
+    found: dict[str | None, list[Emitter]] = defaultdict(list)
+    unreadable = {}
+    for module, path in files.items():
+        file = module.replace(".", "/")
+        file += "/__init__.py" if path.name == "__init__.py" else ".py"
         try:
-            finder.visit(module.tree)
-        except RecursionError:
-            modules.unreadable[module.file] = "an expression is nested too deeply"
-        found += finder.found
-    return sorted(found, key=lambda one: (one.file, one.line, one.event or ""))
+            for event, emitter in _emitters(read(module, path), file):
+                found[event].append(emitter)
+        except _UNREADABLE as error:
+            unreadable[file] = str(error)
+    return Emitters({one: sorted(found[one]) for one in found}, unreadable)
 
 
-def _other_names(modules: Modules) -> set[str]:
-    """Return by what other names the project imports our functions."""
-    return {
-        name
-        for module in modules.containing("emit")
-        for name, path in module.imports.items()
-        if _is_ours(path)
-    }
+def _emitters(source: Source, file: str) -> Iterator[tuple[str | None, Emitter]]:
+    own = bindings(source.tree) if source.module not in sys.modules else {}
+    constants = {name: own[name] for name in own if name not in source.imports}
+    for node, names in calls(source.tree, constants):
+        place = Place(source, names)
+        for name, given in _called(node, place):
+            named = {one.arg: one.value for one in node.keywords}
+            events = list(_events(name, given, named, place))
+            shown = events if name == "emit_on_signal" else given
+            emitter = Emitter(file, node.lineno, name, _shorten(shown))
+            for event in {place.event_type(one) for one in events} or {None}:
+                yield event, emitter
 
 
-def _is_ours(path: str) -> bool:
-    return path.startswith(_PACKAGE) and path.rpartition(".")[2] in READERS
+def _called(node: ast.Call, place: Place) -> Iterator[tuple[str, Sequence[ast.expr]]]:
+    """Yield which of our functions is called with what, now or by another."""
+    candidates = [(node.func, node.args)]
+    if isinstance(node.func, ast.Call) and len(node.func.args) == 1:
+        candidates.append((node.func.args[0], node.args))  # sync_to_async(emit)(event)
+    for index, one in enumerate(node.args[:-1], 1):
+        candidates.append((one, node.args[index:]))  # partial(emit, event)
+    for function, given in candidates:
+        value = place.value(function)
+        yield from ((one.__name__, given) for one in _FUNCTIONS if one is value)
 
 
-def find_event_classes(modules: Modules) -> list[EventClass]:
-    """Return the Event classes of the source, also of modules that nobody imported."""
-    origins = Origins(modules)
-    evaluator = Evaluator(origins)
-    found = []
-    for module in modules.containing("type="):
-        for name, node in module.names.items():
-            path = f"{module.name}.{name}"
-            if isinstance(node, ast.ClassDef) and origins.event_type(path) is not None:
-                written = keyword_of(node, "type")
-                here = Place(module, owner=name.rpartition(".")[0])
-                types = evaluator.event(written, here) if written else UNKNOWN
-                found += [_event_class(path, one, node) for one in types if one]
-    return found
+def _events(
+    name: str,
+    given: Sequence[ast.expr],
+    named: Mapping[str | None, ast.expr],
+    place: Place,
+) -> Iterator[ast.expr]:
+    """Yield how each event is written in the arguments of one of our functions."""
+    if name == "emit_many" and given:
+        yield from _elements(place.assigned(given[0]))
+    elif name == "emit_model_events":
+        written = [named[key] for key in (*_MODEL_EVENTS, None) if key in named]
+        fields = named.get("m2m", ast.Dict([], []))
+        written += fields.values if isinstance(fields, ast.Dict) else [fields]
+        yield from (one for one in written if ast.unparse(one) != "None")
+    elif name == "emit_on_signal":
+        yield from [*given[1:2], *(named[key] for key in named if key == "event")]
+    else:
+        yield from given[:1]
 
 
-def _event_class(path: str, event_type: str, node: ast.ClassDef) -> EventClass:
-    version, no_consumer = keyword_of(node, "version"), keyword_of(node, "no_consumer")
-    number = version.value if isinstance(version, ast.Constant) else 1
-    wish = no_consumer.value if isinstance(no_consumer, ast.Constant) else None
-    return EventClass(
-        path,
-        event_type,
-        number if isinstance(number, int) else 1,
-        wish if isinstance(wish, str) else None,
-    )
+def _elements(events: ast.expr) -> Iterator[ast.expr]:
+    written = [events]
+    if isinstance(events, ast.List | ast.Tuple | ast.Set):
+        written = events.elts
+    elif isinstance(events, ast.ListComp | ast.SetComp | ast.GeneratorExp):
+        written = [events.elt]
+    for one in written:
+        yield one.elts[0] if isinstance(one, ast.Tuple) and one.elts else one
 
 
-class _Finder(ast.NodeVisitor):
-    """Looks at every call of one module."""
-
-    def __init__(self, module: Module, origins: Origins, evaluator: Evaluator) -> None:
-        self.found: list[Emitter] = []
-        self._origins = origins
-        self._evaluator = evaluator
-        self._place = Place(module)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self._visit_inside(node, self._place.inside(node))
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self._visit_inside(node, self._place.inside(node))
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        owner = f"{self._place.owner}.{node.name}".lstrip(".")
-        place = Place(self._place.module, self._place.functions, owner)
-        self._visit_inside(node, place)
-
-    def _visit_inside(self, node: FunctionNode | ast.ClassDef, place: Place) -> None:
-        before, self._place = self._place, place
-        self.generic_visit(node)
-        self._place = before
-
-    def visit_Call(self, node: ast.Call) -> None:
-        self.generic_visit(node)
-        called = self._called(node)
-        if called is None:
-            return
-        name, arguments = called
-        types, written = READERS[name](self._evaluator, arguments, self._place)
-        text = _shorten(written)
-        file = self._place.module.file
-        self.found += [
-            Emitter(one, file, node.lineno, name, text) for one in types or UNKNOWN
-        ]
-
-    def _called(self, node: ast.Call) -> tuple[str, Arguments] | None:
-        """Return which of our functions is called with what, now or by another."""
-        named = {one.arg: one.value for one in node.keywords}
-        name = self._name_of(node.func)
-        if name is None and isinstance(node.func, ast.Call):
-            # as of sync_to_async(emit), called with an event
-            name = next(filter(None, map(self._name_of, node.func.args)), None)
-        if name is not None:
-            return name, Arguments(node.args, named)
-        for index, one in enumerate(node.args):
-            name = self._name_of(one)
-            rest = node.args[index + 1 :]
-            if name is not None and (rest or named):  # as for partial
-                return name, Arguments(rest, named)
-        return None
-
-    def _name_of(self, node: ast.AST) -> str | None:
-        path = self._origins.of(node, self._place)
-        return path.rpartition(".")[2] if _is_ours(path) else None
-
-
-def _shorten(written: ast.AST | None) -> str:
-    text = ast.unparse(written) if written is not None else "..."
+def _shorten(written: Sequence[ast.expr]) -> str:
+    text = ast.unparse(written[0]) if written else "..."
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-
-
-def by_event(emitters: Iterable[Emitter]) -> Mapping[str, Sequence[Emitter]]:
-    """Return the emitters whose event is known, by event type."""
-    found: dict[str, list[Emitter]] = {}
-    for one in emitters:
-        if one.event is not None:
-            found.setdefault(one.event, []).append(one)
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -12,26 +13,20 @@ from django.utils.module_loading import import_string
 
 from django_gomq.bus.consumer import Consumer, ConsumerOptions
 from django_gomq.bus.errors import ConfigurationError
-from django_gomq.bus.event import event_classes
+from django_gomq.bus.event import EventMeta, event_classes
 from django_gomq.bus.message import validate_type
 from django_gomq.bus.patterns import Pattern
 from django_gomq.bus.retry import Retry
 from django_gomq.routing import DEFAULT, Routes
 from django_gomq.wiring import Site
 
-from .emitters import (
-    Emitter,
-    EventClass,
-    by_event,
-    find_emitters,
-    find_event_classes,
-)
-from .modules import Modules
+from .emitters import find_emitters
 from .omissions import find_warnings
 from .overview import (
     BrokerRow,
     ConsumerRow,
     Declared,
+    Emitter,
     EventRow,
     Overview,
     RouteRow,
@@ -40,55 +35,37 @@ from .overview import (
 _DEFAULTS: Final = {one.name: one.default for one in msgspec.structs.fields(Consumer)}
 
 
-def gather(site: Site, modules: Modules) -> Overview:
+def gather(site: Site, files: Mapping[str, Path]) -> Overview:
     """Return who emits and who listens. Reads source files; starts nothing."""
-    emitters = find_emitters(modules)
-    classes = _classes(modules)
-    emitted = by_event(filter(_is_type, emitters))
-    events = list(_events(site, classes, emitted))
+    found = find_emitters(files)
+    by_type = {one: found.by_event[one] for one in found.by_event if one is not None}
+    emitted = {one: by_type[one] for one in by_type if _is_type(one)}
+    events = list(_events(site, emitted))
     known = [event.type for event in events]
     overview = Overview(
         events=events,
         consumers=[_consumer(site, one, known) for one in _by_name(site)],
         brokers=[_broker(site, alias) for alias in sorted(site.brokers)],
         routes=list(_routes(site.config.routes)),
-        dynamic=[one for one in emitters if one.event is None],
+        dynamic=found.by_event.get(None, ()),
     )
-    wrong = [one for one in emitters if one.event is not None and not _is_type(one)]
-    found = find_warnings(overview, wrong, modules.unreadable)
-    return msgspec.structs.replace(overview, warnings=list(found))
+    misnamed = {one: by_type[one] for one in by_type.keys() - emitted}
+    warnings = find_warnings(overview, misnamed, found.unreadable)
+    return msgspec.structs.replace(overview, warnings=list(warnings))
 
 
 def _by_name(site: Site) -> Sequence[Consumer]:
     return sorted(site.consumers, key=lambda one: one.name)
 
 
-def _classes(modules: Modules) -> Mapping[str, Sequence[EventClass]]:
-    """Return the Event classes by type: those loaded, and the others of the source."""
-    found: dict[str, dict[str, EventClass]] = defaultdict(dict)
-    loaded = [
-        EventClass(
-            f"{cls.__module__}.{cls.__qualname__}",
-            cls.__event_type__,
-            cls.__event_version__,
-            cls.__no_consumer__,
-        )
-        for cls in event_classes()
-    ]
-    for one in (*loaded, *find_event_classes(modules)):
-        found[one.type].setdefault(one.name, one)
-    return {event: list(named.values()) for event, named in found.items()}
-
-
-def _events(
-    site: Site,
-    classes: Mapping[str, Sequence[EventClass]],
-    emitted: Mapping[str, Sequence[Emitter]],
-) -> Iterator[EventRow]:
+def _events(site: Site, emitted: Mapping[str, Sequence[Emitter]]) -> Iterator[EventRow]:
+    classes: dict[str, list[EventMeta]] = defaultdict(list)
+    for one in event_classes():
+        classes[one.__event_type__].append(one)
     consumed = {text for one in site.consumers if one.enabled for text in _exact(one)}
     listed = set(site.config.events)
     for event in sorted({*classes, *listed, *consumed, *emitted}):
-        versions = [one.version for one in classes.get(event, ())]
+        own = classes.get(event, ())
         kinds: Mapping[Declared, bool] = {
             "class": event in classes,
             "settings": event in listed,
@@ -96,12 +73,10 @@ def _events(
         }
         yield EventRow(
             type=event,
-            version=max(versions, default=None),
-            classes=sorted(one.name for one in classes.get(event, ())),
+            version=max((one.__event_version__ for one in own), default=None),
+            classes=sorted(map(_path_of, own)),
             declared=[kind for kind, holds in kinds.items() if holds] or ["emit"],
-            may_be_unheard=any(
-                one.no_consumer == "ignore" for one in classes.get(event, ())
-            ),
+            may_be_unheard=any(one.__no_consumer__ == "ignore" for one in own),
             broker=site.route(event),
             consumers=[one.name for one in _by_name(site) if _hears(one, event)],
             emitters=emitted.get(event, ()),
@@ -116,9 +91,9 @@ def _hears(consumer: Consumer, event: str) -> bool:
     return consumer.enabled and consumer.subscribes_to(event)
 
 
-def _is_type(emitter: Emitter) -> bool:
+def _is_type(event: str) -> bool:
     try:
-        validate_type(emitter.event or "")
+        validate_type(event)
     except ConfigurationError:
         return False
     return True

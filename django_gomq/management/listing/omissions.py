@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from .emitters import Emitter
-from .overview import Overview, WarningRow
+from .overview import Emitter, Overview, WarningRow
 
 
 def find_warnings(
     overview: Overview,
-    misnamed: Iterable[Emitter],
+    misnamed: Mapping[str, Sequence[Emitter]],
     unreadable: Mapping[str, str],
 ) -> Iterator[WarningRow]:
     """Yield a warning for whoever has no other side, and for what could not be read."""
     yield from _unheard(overview)
     yield from _unfed(overview)
-    for one in misnamed:
-        text = f"{one.where} emits {one.event!r:.100}, which is no event type."
+    wrong = [(one, event) for event in misnamed for one in misnamed[event]]
+    for one, event in sorted(wrong):
+        text = f"{one.where} emits {event!r:.100}, which is no event type."
         yield WarningRow(kind="not_a_type", subject=one.where, text=text)
     for file, reason in sorted(unreadable.items()):
         text = f"{file} cannot be read, so what it emits is not here: {reason}"

@@ -7,10 +7,24 @@ from typing import Any, Literal
 
 import msgspec
 
-from .emitters import Emitter
-
 Declared = Literal["class", "settings", "consumer", "emit"]
 WarningKind = Literal["no_consumer", "no_emitter", "not_a_type", "unreadable"]
+
+
+class Emitter(msgspec.Struct, frozen=True, order=True):
+    """One call that emits."""
+
+    file: str
+    line: int
+    call: str
+    """``emit``, ``aemit``, ``emit_many``, ``emit_model_events``, ``emit_on_signal``."""
+    text: str
+    """How the event is written there."""
+
+    @property
+    def where(self) -> str:
+        """File and line."""
+        return f"{self.file}:{self.line}"
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
 from django_gomq import emit
+from tests.management.shop.orders.paying import pay_one
 
 
 def home(request: HttpRequest) -> HttpResponse:
@@ -12,4 +13,13 @@ def home(request: HttpRequest) -> HttpResponse:
     return HttpResponse("hello")
 
 
-urlpatterns = [path("", home), path("gomq/", include("django_gomq.urls"))]
+def pay(request: HttpRequest, order_id: int) -> HttpResponse:
+    pay_one(order_id)
+    return HttpResponse("paid")
+
+
+urlpatterns = [
+    path("", home),
+    path("pay/<int:order_id>", pay),
+    path("gomq/", include("django_gomq.urls")),
+]
