@@ -28,6 +28,7 @@ class Bare(MemoryBackend):
     is_reading = Backend.is_reading
     pending = Backend.pending
     publish_many = Backend.publish_many
+    publish_into = Backend.publish_into
     dead_letters = Backend.dead_letters
     queue_stats = Backend.queue_stats
 

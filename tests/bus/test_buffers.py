@@ -117,6 +117,16 @@ def test_permits_of_items_that_never_came_go_back(kind: type[Buffer]) -> None:
     assert buffer.has_room
 
 
+def test_permits_that_come_back_unused_wake_who_waits(kind: type[Buffer]) -> None:
+    buffer, woken = kind(1), list[int]()
+    assert buffer.try_permit()
+    assert buffer.call_when_room(lambda: woken.append(1))
+
+    buffer.return_permits(1)
+
+    assert woken == [1]
+
+
 def test_a_grown_buffer_takes_more_at_once(kind: type[Buffer]) -> None:
     buffer = kind(1)
     buffer.put("a")

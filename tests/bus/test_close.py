@@ -465,3 +465,13 @@ def test_all_threads_of_a_closed_broker_end(make_broker: MakeBroker) -> None:
     broker.close()
 
     wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_start_that_comes_second_changes_nothing(broker: Broker) -> None:
+    broker.start()
+    before = threading.active_count()
+
+    broker._living()._start()
+
+    assert broker.is_started
+    assert threading.active_count() == before

@@ -28,6 +28,7 @@ from django_gomq.bus.errors import (
 )
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
+from django_gomq.bus.queues import TypeQueue
 from django_gomq.bus.subscription import Subscription
 from django_gomq.bus.timers import Timers
 from tests.bus.conftest import MakeBroker
@@ -418,3 +419,27 @@ def test_two_callers_wait_for_room_and_both_come_in(make_broker: MakeBroker) -> 
 
     wait_until_settled(broker)
     assert sorted(handled) == sorted([*range(5), *range(5)])
+
+
+# ------------------------------------------------------------------ interrupted
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_an_interrupted_put_answers_for_what_the_queue_took(
+    is_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, answers = still(capacity=10), list[PublishError | None]()
+    backend.publish_many(numbered(1), None)  # the queue is there
+    put = TypeQueue.put_many_permitted
+
+    def interrupt(queue: Any, messages: Any, priority: int) -> None:
+        if is_taken:
+            put(queue, messages, priority)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TypeQueue, "put_many_permitted", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        backend.publish_into(answers, numbered(3), None)
+
+    assert answers == ([None] * 3 if is_taken else [])
+    assert len(queued(backend)["a.b"]) == (4 if is_taken else 1)

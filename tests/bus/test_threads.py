@@ -47,3 +47,25 @@ def test_where_the_interpreter_ends_the_main_thread_does_its_work_itself(
     run_whole(lambda: ran_on.append(threading.current_thread()))
 
     assert [one is threading.main_thread() for one in ran_on] == [False, True]
+
+
+def test_where_no_thread_can_be_started_the_main_thread_does_its_work_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    ran_on: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    run_whole(lambda: ran_on.append(threading.current_thread()))
+
+    assert ran_on == [threading.main_thread()]
+
+
+def test_what_runs_whole_raises_where_it_is_waited_for() -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        run_whole(fail)
