@@ -55,6 +55,7 @@ class Catalogue:
         self._make = make
         self._make_event_families("broker", "event")
         self._make_pair_families("broker", "event", "consumer")
+        self._make_channel_families("broker", "consumer")
         self._make_consumer_families("broker", "consumer")
         self._make_process_families()
 
@@ -120,7 +121,7 @@ class Catalogue:
             "outcome",
         )
 
-    def _make_consumer_families(self, *by: str) -> None:
+    def _make_channel_families(self, *by: str) -> None:
         self.channel_depth = self._gauge(
             "livesum", "channel_depth", "Messages that wait for a handler.", *by
         )
@@ -145,6 +146,8 @@ class Catalogue:
         self.in_flight = self._gauge(
             "livesum", "messages_in_flight", "Messages inside a handler.", *by
         )
+
+    def _make_consumer_families(self, *by: str) -> None:
         self.wait = self._histogram(
             "message_wait_seconds",
             "From when a message was due until its handler started.",
