@@ -608,7 +608,10 @@ def test_a_close_goes_on_in_the_right_order(
     calls = process.backend.calls
     first, last = calls.index("stop_publishing"), calls.index("stop_reading")
     assert "extend" in calls[first:last]  # while it drains
-    assert calls[last:] == ["stop_reading", "release", "close"]
+    # Leases are kept to the last: a heartbeat may come in between.
+    steps = [one for one in calls[last:] if one != "extend"]
+    assert steps == ["stop_reading", "release", "close"]
+    assert calls[-1] == "close"
     assert not process.backend.is_reading
 
 
