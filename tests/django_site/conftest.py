@@ -24,15 +24,6 @@ def _forget_warnings() -> None:
     outgoing._warned.clear()
 
 
-@pytest.fixture(autouse=True)
-def _leave_no_async_connection(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Async code of all tests shares one thread, and a test without a database fails
-    where the one before left a connection on it."""
-    yield
-    if request.node.get_closest_marker("django_db"):
-        databases.close_async_connections()
-
-
 @pytest.fixture
 def own_registry() -> Iterator[None]:
     """Starts with no consumer, and goes back to the site's own."""
