@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
@@ -60,7 +61,13 @@ def test_wrong_settings_are_errors_with_hints(
     assert errors[0].hint
 
 
-def test_e005_reports_two_classes_of_one_event_type() -> None:
+@pytest.fixture
+def own_event_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets the classes of the test, also while the garbage collector has not run."""
+    monkeypatch.setattr("django_gomq.bus.event._classes", WeakSet())
+
+
+def test_e005_reports_two_classes_of_one_event_type(own_event_classes: None) -> None:
     class First(Event, type="check.twice"):
         pass
 
@@ -170,7 +177,9 @@ def test_e006_is_silent_where_numbers_are_shared(
     assert found("gomq.E006") == []
 
 
-def test_before_the_setup_checks_have_nothing_to_say(own_registry: None) -> None:
+def test_before_the_setup_checks_have_nothing_to_say(
+    own_registry: None, own_event_classes: None
+) -> None:
     from django_gomq.wiring import brokers
 
     brokers.set_up(None)
