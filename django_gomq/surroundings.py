@@ -68,6 +68,11 @@ class _AsyncCare:
             await sync_to_async(clean_up)(is_alone=not self._running)
             self._wait_for_idleness()
 
+    async def end(self) -> None:
+        """Run on the loop before it ends."""
+        if self._made:
+            await sync_to_async(give_back)()
+
     def _wait_for_idleness(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -125,6 +130,12 @@ class DjangoHost(Host):
         care = _async_care.get()
         if care is not None:
             await care.after()
+
+    async def loop_ending(self) -> None:
+        """Give the connections of async handlers back."""
+        care = self._on_loop
+        if care is not None and care.loop is asyncio.get_running_loop():
+            await care.end()
 
     def thread_idle(self) -> None:
         """Give every connection of this thread back."""

@@ -39,6 +39,9 @@ class Host:
     async def after_async_handler(self) -> None:
         """Run after each async handler, on the loop."""
 
+    async def loop_ending(self) -> None:
+        """Run on the loop before it ends, after the last async handler."""
+
     def thread_idle(self) -> None:
         """Run when a handler thread has nothing to do, and before it ends."""
 

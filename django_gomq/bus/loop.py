@@ -12,6 +12,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from .delivery import Delivery
+from .host import Host
 from .outcome import ACK, Outcome
 from .pulse import Pulse
 from .settling import Results
@@ -29,9 +30,12 @@ class LoopRunner:
         self,
         on_error: Callable[[BaseException], None],
         on_block: Callable[[str, float, str], None] = lambda *_: None,
+        *,
+        host: Host | None = None,
     ) -> None:
         """``on_block`` hears of a blocked loop: by whom, for how long, where."""
         self._on_error = on_error
+        self._host = host or Host()
         self._on_block = on_block
         self._pulse: Pulse | None = None
         self._lock = Lock()
@@ -181,4 +185,12 @@ class LoopRunner:
             task.cancel()
         if tasks:  # they clean up; one that does not listen is left behind
             await asyncio.wait(tasks, timeout=limit / 2)
+        farewell = loop.create_task(self._tell_host())
+        await asyncio.wait([farewell], timeout=limit / 4)
         loop.stop()
+
+    async def _tell_host(self) -> None:
+        try:
+            await self._host.loop_ending()
+        except Exception as error:  # noqa: BLE001 - a host's bug holds no loop
+            self._on_error(error)

@@ -45,7 +45,9 @@ class Worker:
         self.host = host or Host()
         self.hooks = hooks or Hooks()
         self.timers = Timers(self._report("timers"))
-        self._loop = LoopRunner(self._report("loop"), self._report_block)
+        self._loop = LoopRunner(
+            self._report("loop"), self._report_block, host=self.host
+        )
         self._ready: ReadyList[Server] = ReadyList()
         self._servers: dict[Subscription, Server] = {}
         self._seats: list[_Seat] = []

@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -977,6 +978,59 @@ def test_a_loop_that_ends_while_it_is_stopped_is_no_trouble() -> None:
     runner.stop(5)
 
     assert loop.is_closed()
+
+
+class EndingHost(Host):
+    """Notes that the loop ends, and then does what it was given."""
+
+    def __init__(self, then: Callable[[], Awaitable[None]]) -> None:
+        self.ends: list[asyncio.AbstractEventLoop] = []
+        self._then = then
+
+    async def loop_ending(self) -> None:
+        self.ends.append(asyncio.get_running_loop())
+        await self._then()
+
+
+def test_the_host_is_told_once_before_the_loop_ends() -> None:
+    errors: list[BaseException] = []
+    host = EndingHost(partial(asyncio.sleep, 0))
+    runner = LoopRunner(errors.append, host=host)
+    runner.start()
+    loop = runner._loop
+
+    runner.stop(5)
+    runner.stop(5)
+
+    assert host.ends == [loop]
+    assert not errors
+
+
+def test_a_host_that_fails_as_the_loop_ends_is_reported() -> None:
+    async def fail() -> None:
+        raise OSError("gone")
+
+    errors: list[BaseException] = []
+    runner = LoopRunner(errors.append, host=EndingHost(fail))
+    runner.start()
+
+    runner.stop(5)
+
+    assert [str(one) for one in errors] == ["gone"]
+    assert runner._loop is not None
+    assert runner._loop.is_closed()
+
+
+def test_a_host_that_hangs_as_the_loop_ends_does_not_hold_it() -> None:
+    host = EndingHost(asyncio.Event().wait)  # type: ignore[arg-type]
+    runner = LoopRunner(print, host=host)
+    runner.start()
+
+    runner.stop(0.1)
+
+    assert runner._loop is not None
+    wait_until(runner._loop.is_closed)
+    assert len(host.ends) == 1
 
 
 def test_an_error_while_an_async_delivery_is_settled_is_reported(

@@ -37,6 +37,7 @@ def test_a_bare_program_does_nothing_around_an_async_handler() -> None:
     async def surround() -> None:
         await host.before_async_handler()
         await host.after_async_handler()
+        await host.loop_ending()
 
     asyncio.run(surround())
 

@@ -24,6 +24,14 @@ def _forget_warnings() -> None:
     outgoing._warned.clear()
 
 
+@pytest.fixture(autouse=True)
+def _leave_no_async_connection(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All async code shares one thread, and who has no database may not use it."""
+    yield
+    if request.node.get_closest_marker("django_db"):
+        databases.close_async_connections()
+
+
 @pytest.fixture
 def own_registry() -> Iterator[None]:
     """Starts with no consumer, and goes back to the site's own."""

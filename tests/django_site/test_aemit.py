@@ -196,8 +196,6 @@ def test_aemit_without_a_timeout_is_refused_at_once(full: Held) -> None:
     assert receipt.reason == "queue_full"
 
 
-# Tests before may have left a connection on the thread that all async code shares.
-@pytest.mark.django_db(transaction=True)
 def test_an_async_handler_may_emit(live_site: UseSite) -> None:
     seen = listen("page.read")
     states: list[str] = []

@@ -13,11 +13,10 @@ from django.db import close_old_connections, connections
 from django.db.backends.signals import connection_created
 from pytest_django import DjangoDbBlocker
 
-from django_gomq import Message, consumer, emit, emit_many, get_broker
+from django_gomq import Message, consumer, emit, emit_many, get_broker, startup
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.databases import (
-    close_async_connections,
     highest_count,
     kill_other_backends,
     other_backends,
@@ -38,7 +37,6 @@ def use_database(
         yield lambda **entry: stack.enter_context(
             postgres_alias(postgres_server, **entry)
         )
-        close_async_connections()
 
 
 @pytest.fixture
@@ -188,6 +186,26 @@ def test_async_handlers_that_run_idle_give_their_connection_back(
         wait_until(lambda: not other_backends(), "the idle connection to be closed")
 
     assert counts == [0, 0]
+
+
+def test_a_close_gives_the_connections_of_async_handlers_back(
+    use_database: UseDatabase, live_site: UseSite
+) -> None:
+    alias = use_database(CONN_MAX_AGE=None)
+
+    async def count(message: Message[Any]) -> None:
+        await Record.objects.using(alias).acount()
+
+    consumer("page.viewed", name="counts")(count)
+    live_site()
+    emit("page.viewed")
+    wait_quiet()
+    kept = len(other_backends())
+
+    startup.close()
+
+    assert kept == 1
+    wait_until(lambda: not other_backends(), "the connection to be closed")
 
 
 def test_an_async_handler_does_not_close_what_another_one_reads_from(

@@ -11,7 +11,7 @@ from pytest_django import DjangoDbBlocker
 from django_gomq import Message, Retry, consumer, emit_many, get_broker
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
-from tests.django_site.databases import close_async_connections, postgres_alias
+from tests.django_site.databases import postgres_alias
 from tests.django_site.handlers import wait_quiet
 from tests.django_site.pgbouncer import Bouncer, bouncing
 from tests.django_site.waiting import wait_until
@@ -41,7 +41,6 @@ def bounced(
         postgres_alias(entry, DISABLE_SERVER_SIDE_CURSORS=True) as alias,
     ):
         yield alias
-        close_async_connections()
 
 
 def test_rows_are_written_through_pgbouncer(bounced: str, live_site: UseSite) -> None:

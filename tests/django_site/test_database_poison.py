@@ -15,7 +15,7 @@ from django_gomq import Message, consumer, emit, get_broker
 from django_gomq.connections import clean_up
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
-from tests.django_site.databases import close_async_connections, postgres_alias
+from tests.django_site.databases import postgres_alias
 from tests.django_site.handlers import wait_quiet
 
 Poison = Callable[[str], object]
@@ -31,7 +31,6 @@ def alias(
         postgres_alias(postgres_server, CONN_MAX_AGE=None) as alias,
     ):
         yield alias
-        close_async_connections()
 
 
 def execute(alias: str, statement: str) -> None:
@@ -204,9 +203,10 @@ def test_a_sqlite_database_closed_behind_django_is_opened_again(
     connection.connect()
     raw = connection.connection
     raw.close()
-    monkeypatch.setattr(connections, "all", lambda **_: [connection])
+    with monkeypatch.context() as patch:
+        patch.setattr(connections, "all", lambda **_: [connection])
 
-    clean_up()
+        clean_up()
 
     with pytest.raises(sqlite3.ProgrammingError):
         raw.in_transaction  # noqa: B018 - raises

@@ -19,7 +19,6 @@ from django_gomq import Message, Retry, consumer, emit, emit_many, get_broker
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.databases import (
-    close_async_connections,
     kill_other_backends,
     postgres_alias,
 )
@@ -49,7 +48,6 @@ def pool(
         ) as alias,
     ):
         yield alias
-        close_async_connections()
 
 
 def free(alias: str) -> int:

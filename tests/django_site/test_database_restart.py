@@ -16,7 +16,7 @@ from django_gomq.bus.stats import ConsumerStats
 from tests.django_site import postgres
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
-from tests.django_site.databases import close_async_connections, postgres_alias
+from tests.django_site.databases import postgres_alias
 from tests.django_site.handlers import wait_quiet
 from tests.django_site.waiting import wait_until
 
@@ -46,7 +46,6 @@ def database(
         postgres_alias(server.address, **entry) as alias,
     ):
         yield alias
-        close_async_connections()
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

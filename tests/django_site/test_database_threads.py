@@ -13,7 +13,6 @@ from django.db.backends.signals import connection_created
 from django_gomq import Message, Receipt, Retry, consumer, emit, get_broker
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
-from tests.django_site.databases import close_async_connections
 from tests.django_site.handlers import wait_quiet
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
@@ -166,7 +165,6 @@ def test_a_connection_that_aged_between_two_messages_is_not_used_again(
     async def count_async(message: Message[Any]) -> None:
         await sync_to_async(count)(message)
 
-    close_async_connections()
     monkeypatch.setitem(connections["default"].settings_dict, "CONN_MAX_AGE", 600)
     consumer("page.viewed", name="counts")(count_async if is_async else count)
     live_site(THREADS=1)
@@ -177,7 +175,6 @@ def test_a_connection_that_aged_between_two_messages_is_not_used_again(
     used[0].close_at = 0.0  # on the monotonic clock: long ago
     emit("page.viewed")
     wait_quiet()
-    close_async_connections()
 
     assert len(used) == 4
     assert len(opened) == 2

@@ -9,7 +9,6 @@ from django_gomq import Message, Retry, consumer, emit, get_broker
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.databases import (
-    close_async_connections,
     kill_other_backends,
     other_backends,
 )
@@ -115,7 +114,6 @@ def test_an_async_handler_survives_a_killed_backend(
     emit_and_wait()
 
     assert counts == [0, 0]
-    close_async_connections()
 
 
 def test_a_thread_that_runs_idle_gives_its_connection_back(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,7 +18,6 @@ from django.utils import timezone, translation
 from django_gomq import Message, consumer, emit, emit_many, get_broker
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
-from tests.django_site.databases import close_async_connections
 from tests.django_site.handlers import wait_quiet
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -68,9 +67,8 @@ def register(event: str, kind: str, handler: Callable[[], object]) -> None:
 
 
 @pytest.fixture(params=["each", "batch", "async", "in thread"])
-def kind(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
-    close_async_connections()
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.mark.parametrize("fails", [False, True])
