@@ -69,7 +69,7 @@ DEAD_LETTERS: Final = Alert(
     description=(
         "{{ $labels.consumer }} gave up on {{ $value | humanize }} messages after the "
         "last attempt of its Retry, or after a Reject. The log has an ERROR line with "
-        "the traceback for each."
+        "a traceback for each class of error."
     ),
     board=of_alert(CONSUMER, "job", "broker", "consumer"),
 )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Barrier, Thread
 from typing import Any
 
@@ -22,6 +22,7 @@ from .live import do_nothing, publish
 AT_ONCE = Retry(attempts=2, min_delay=0.0)
 FULL = QueueFullError("The queue of 'a' is full (1).", event="a", broker="default")
 MESSAGE: Message[Any] = Message(type="a")
+OTHER_MESSAGE: Message[Any] = Message(type="a")
 
 
 class Clock:
@@ -56,11 +57,18 @@ def extras(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def counts(caplog: pytest.LogCaptureFixture) -> list[int]:
-    return [extras(record)["count"] for record in caplog.records]
+    warned = (one for one in caplog.records if one.levelno >= logging.WARNING)
+    return [extras(record)["count"] for record in warned]
 
 
 def drop(hook: LogHook, number: int = 1) -> None:
     hook.dropped("default", "audit", [MESSAGE] * number, DropReason.CHANNEL_FULL)
+
+
+def give_up(
+    hook: LogHook, error: BaseException, message: Message[Any] = MESSAGE
+) -> None:
+    hook.dead_lettered("default", "audit", message, 5, error)
 
 
 def retry(hook: LogHook, error: BaseException | None) -> None:
@@ -101,26 +109,23 @@ def test_a_drop_is_a_warning_for_each_event_type(
     assert {record.name for record in caplog.records} == {"gomq.consumer"}
 
 
-@pytest.mark.parametrize("kind", ["refused", "dropped", "retrying", "batch", "overran"])
+FLOODS: dict[str, Callable[[LogHook], None]] = {
+    "refused": lambda hook: hook.refused("default", "a", FULL),
+    "dropped": drop,
+    "retrying": lambda hook: retry(hook, ValueError()),
+    "dead": lambda hook: give_up(hook, ValueError()),
+    "batch": lambda hook: hook.batch_failed("default", "audit", 7, ValueError()),
+    "overran": lambda hook: hook.overran("default", "audit", 7.0),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_is_told_at_once_and_then_every_ten_seconds(
     kind: str, hook: LogHook, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def happen() -> None:
-        match kind:
-            case "refused":
-                hook.refused("default", "a", FULL)
-            case "dropped":
-                drop(hook)
-            case "retrying":
-                retry(hook, ValueError())
-            case "batch":
-                hook.batch_failed("default", "audit", 7, ValueError())
-            case "overran":
-                hook.overran("default", "audit", 7.0)
-
     for moment in (0.0, 1.0, 9.9, 10.0, 10.1, 21.0):
         clock.now = moment
-        happen()
+        FLOODS[kind](hook)
 
     assert counts(caplog) == [1, 3, 2]
 
@@ -195,23 +200,44 @@ def test_asking_for_another_time_is_no_warning(
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
 
-def test_every_dead_letter_is_an_error_with_its_traceback(
+def test_a_dead_letter_is_an_error_with_its_traceback(
     hook: LogHook, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = ValueError("no such row")
 
-    for _ in range(3):
-        hook.dead_lettered("default", "audit", MESSAGE, 5, error)
+    give_up(hook, error)
 
-    assert len(caplog.records) == 3
-    record = caplog.records[0]
+    [record] = caplog.records
     assert (record.name, record.levelname) == ("gomq.consumer", "ERROR")
     assert record.exc_info is not None
     assert record.exc_info[1] is error
     assert record.getMessage() == (
-        f"Consumer audit gave up on a in attempt 5, message {MESSAGE.id}: "
-        "ValueError: no such row"
+        f"Consumer audit gave up on a in attempt 5, message {MESSAGE.id} "
+        "(1 like it): ValueError: no such row"
     )
+
+
+def test_a_dead_letter_that_is_held_back_is_no_line_unless_somebody_asks(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gomq.consumer")
+
+    for _ in range(3):
+        give_up(hook, ValueError())
+
+    assert len(caplog.records) == 1
+
+
+def test_a_dead_letter_that_is_held_back_is_a_line_for_who_asks_for_each(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    for message in (MESSAGE, OTHER_MESSAGE):
+        give_up(hook, ValueError(), message)
+
+    record = caplog.records[1]
+    assert (record.levelname, record.exc_info) == ("DEBUG", None)
+    assert extras(record)["message_id"] == str(OTHER_MESSAGE.id)
+    assert extras(record)["count"] == 1
 
 
 def test_a_failed_part_of_the_bus_is_an_error_with_its_traceback(

@@ -28,7 +28,9 @@ RETRYING: Final = (
     "Consumer %s failed in attempt %d of %s, again in %.3f s (%d like it): %s"
 )
 POSTPONED: Final = "Consumer %s asks for %s again in %.3f s"
-DEAD_LETTERED: Final = "Consumer %s gave up on %s in attempt %d, message %s: %s"
+DEAD_LETTERED: Final = (
+    "Consumer %s gave up on %s in attempt %d, message %s (%d like it): %s"
+)
 OVERRAN: Final = "Consumer %s has run for %.1f s, past its timeout (%d like it)"
 LOOP_BLOCKED: Final = (
     "Consumer %s blocks the event loop of all async handlers, for %.1f s so far, in %s "
@@ -49,8 +51,9 @@ class LogHook(Hook):
     """Writes to the loggers ``gomq.publish``, ``gomq.consumer`` and ``gomq.bus``.
 
     Lines of one kind about one subject come at once, then every ``seconds`` with how
-    many they stand for, and at the stop. Dead letters are never held back. To be made
-    in each process, as it has a lock. Thread-safe; blocks as long as log handlers do.
+    many they stand for, and at the stop. A dead letter that is held back is a line of
+    level DEBUG. To be made in each process, as it has a lock. Thread-safe; blocks as
+    long as log handlers do.
     """
 
     def __init__(
@@ -115,13 +118,18 @@ class LogHook(Hook):
         attempt: int,
         error: BaseException,
     ) -> None:
-        """Log an error with its traceback, for every dead letter."""
+        """Log an error with its traceback, within the limit; the others for DEBUG."""
         kind = printable(type(error).__name__)
         subject = Subject("dead_lettered", broker, message.type, consumer, kind)
+        count = self._limiter.admit(subject)
+        if not count and not consumer_logger.isEnabledFor(DEBUG):
+            return
         fields = about(message, attempt)
         fields["gomq_error"] = text = error_text(error)
-        args = consumer, message.type, attempt, fields["gomq_message_id"], text
-        _log(ERROR, DEAD_LETTERED, args, subject, 1, fields, error)
+        told = count or 1
+        args = consumer, message.type, attempt, fields["gomq_message_id"], told, text
+        level, traced = (ERROR, error) if count else (DEBUG, None)
+        _log(level, DEAD_LETTERED, args, subject, told, fields, traced)
 
     def overran(self, broker: str, consumer: str, seconds: float) -> None:
         """Warn, within the limit, while the handler still runs."""
