@@ -65,7 +65,7 @@ class MemoryBackend(Backend):
         self._hooks = surroundings.hooks
         self._timers = surroundings.timers
         self._book = QueueBook(surroundings.broker, self._capacity)
-        self._dispatcher = Dispatcher(self._book, self._report)
+        self._dispatcher = Dispatcher(self._book, self._report, surroundings.run_soon)
         self._intake = Intake(
             self._book, self._dispatcher, surroundings, self._max_delay
         )
@@ -86,7 +86,7 @@ class MemoryBackend(Backend):
     def start_reading(self) -> None:
         """Start the dispatcher thread."""
         self._timers.every_second(self._dispatcher.look_everywhere)
-        self._dispatcher.start()
+        self._dispatcher.duty.start()
 
     def check(self, message: Message[Any]) -> None:
         self._intake.check(message)
@@ -188,7 +188,7 @@ class MemoryBackend(Backend):
     def stop_reading(self) -> None:
         """End the dispatcher."""
         self._timers.cancel(self._dispatcher.look_everywhere)
-        self._dispatcher.stop()
+        self._dispatcher.duty.stop()
 
     def close(self) -> None:
         """Drop, for each consumer that misses it, what is queued or scheduled."""
@@ -204,7 +204,7 @@ class MemoryBackend(Backend):
     @property
     def is_reading(self) -> bool:
         """Whether the dispatcher runs."""
-        return self._dispatcher.is_up
+        return self._dispatcher.duty.is_up
 
     def pending(self, before: float) -> int:
         """Return how many messages would still be dispatched within that time."""

@@ -1,27 +1,24 @@
-"""The memory backend's reader: one thread from queues to channels; knows no broker."""
+"""The memory backend's reader: from queues to channels; it knows no broker."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
-from threading import RLock, Thread, current_thread
+from threading import RLock
 from typing import Any, Final, cast
 
 from .audience import Audience
 from .delivery import Delivery, Run
+from .duty import Duty, RunSoon
 from .labels import OTHER
 from .message import Message
 from .outcome import DropReason
 from .queues import QueueBook, TypeQueue
-from .ready import ReadyList
 from .subscription import Subscription
-from .threads import claim_thread
 
 BATCH: Final = 256
-MAX_BACKOFF: Final = 5.0  # seconds
 
 
 class Dispatcher:
@@ -32,34 +29,24 @@ class Dispatcher:
     """
 
     def __init__(
-        self, book: QueueBook, on_error: Callable[[BaseException], None]
+        self,
+        book: QueueBook,
+        on_error: Callable[[BaseException], None],
+        run_soon: RunSoon = lambda _: False,
     ) -> None:
         self._book = book
-        self._on_error = on_error
-        self._ready: ReadyList[TypeQueue] = ReadyList()
         self._lock = RLock()  # a signal handler may publish in the midst of a publish
         self._handing: list[tuple[Subscription, Run, bool]] = []
         self._under_way: tuple[TypeQueue, int] | None = None
         self.errands: Final[deque[Callable[[], object]]] = deque()
-        """For our thread, where no signal handler raises; before it looks at queues."""
-        self._thread: Thread | None = None
-        self._failures = 0
-        self.is_up = False
-
-    def start(self) -> None:
-        """Start the thread; idempotent."""
-        if self._thread is None:
-            self.is_up = True
-            self._thread = Thread(
-                target=self._run, name="gomq-memory-dispatcher", daemon=True
-            )
-            self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread; what is in the queues stays there. Idempotent."""
-        self._ready.close()
-        if self._thread is not None and self._thread is not current_thread():
-            self._thread.join(1.0)
+        """For a thread where no signal handler raises; before it looks at queues."""
+        self.duty: Final[Duty[TypeQueue]] = Duty(
+            "gomq-memory-dispatcher",
+            self._dispatch,
+            on_error=on_error,
+            run_soon=run_soon,
+        )
+        """Who dispatches, and whether somebody does."""
 
     def schedule(self, queue: TypeQueue) -> None:
         """Have the dispatcher look into this queue.
@@ -72,7 +59,7 @@ class Dispatcher:
                 return
             # The list first: an exception of a signal handler between the two steps
             # leaves a second entry, which is harmless, and never none.
-            self._ready.add(queue)
+            self.duty.add(queue)
             queue.scheduled = True
 
     def run_errands(self) -> None:
@@ -82,33 +69,14 @@ class Dispatcher:
 
     def look_everywhere(self) -> None:
         """Mend what a publisher left half done when a signal handler raised in it."""
+        self.duty.call_again()
         for queue in self._book.all():
             queue.reconcile()
             if (queue or self.errands) and not queue.scheduled:
                 self.schedule(queue)
 
-    def _run(self) -> None:
-        claim_thread()
-        while not self._ready.closed:
-            try:
-                self._finish()  # what was under way when the loop died
-                self._dispatch_all()
-            except BaseException as error:  # noqa: BLE001 - it is restarted, always
-                self.is_up = False
-                self._failures += 1
-                self._on_error(error)
-                time.sleep(min(MAX_BACKOFF, 0.01 * 2 ** min(self._failures, 10)))
-            self.is_up = not self._ready.closed
-        self.is_up = False
-
-    def _dispatch_all(self) -> None:
-        while not self._ready.closed:
-            queue = self._ready.next()
-            if queue is not None:
-                self._dispatch(queue)
-                self._failures = 0
-
     def _dispatch(self, queue: TypeQueue) -> None:
+        self._finish()  # what was under way when we died
         with self._lock:
             queue.scheduled = False
         self.run_errands()
@@ -135,7 +103,13 @@ class Dispatcher:
             handing.pop()
         queue = self._end_under_way()
         if queue:
-            self.schedule(queue)
+            self._schedule_rest(queue)
+
+    def _schedule_rest(self, queue: TypeQueue) -> None:
+        with self._lock:
+            if not queue.scheduled:
+                self.duty.add_rest(queue)
+                queue.scheduled = True
 
     def _end_under_way(self) -> TypeQueue | None:
         if self._under_way is None:

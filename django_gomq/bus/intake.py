@@ -37,6 +37,7 @@ class Intake:
         self._book = book
         self._queues = book.by_type
         self._dispatcher = dispatcher
+        self._duty = dispatcher.duty
         self._max_delay = max_delay
         self._closed = False
         self._delayed: Shelf[tuple[TypeQueue, Message[Any]]] = Shelf(
@@ -53,7 +54,7 @@ class Intake:
         # as a call costs as much as both (45 ns of 350).
         try:
             queue = self._queues[message.type]
-            if queue.is_ordered or message.delay or not self._dispatcher.is_up:
+            if queue.is_ordered or message.delay or not self._duty.is_up:
                 self._publish_slowly(message, timeout)
                 return
             queue.pop_permit()
@@ -113,7 +114,7 @@ class Intake:
         if queue is None or queue.is_ordered or first.delay:
             return 0
         wanted = len(messages) - start
-        room = queue.try_permits(wanted) if self._dispatcher.is_up else 0
+        room = queue.try_permits(wanted) if self._duty.is_up else 0
         if room:
             self._put_noted(queue, messages[start : start + room], answers)
         return room
@@ -168,7 +169,7 @@ class Intake:
         deadline = Deadline.after(timeout or 0.0)
         while True:
             has_room = queue.try_permit()
-            if queue.closed or not self._dispatcher.is_up:
+            if queue.closed or not self._duty.is_up:
                 queue.return_permits(has_room)
                 # What was seen is passed on: a dispatcher that is down may be up again
                 # a moment later, and the reason must be the one that was found.

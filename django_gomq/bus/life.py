@@ -67,6 +67,7 @@ class Life:
                 hooks=self.hooks,
                 timers=self._worker.timers,
                 is_bus_thread=is_bus_thread,
+                run_soon=self._worker.run_soon,
             )
         )
         self.handover = Handover(plan.alias, self.backend, self.hooks, self.refusals)

@@ -26,17 +26,64 @@ class ReadyList(Generic[T]):
         # five consumers get a message, one thread that comes for the first handles all
         # five before a second one would have begun.
         self._beds: deque[Lock] = deque()
+        self.expects_caller = False
+        """Whether a thread that is awake comes next: set by itself, and cleared before
+        it does. What is added meanwhile wakes nobody."""
         self.closed = False
 
     def add(self, item: T) -> None:
         """Append an item and wake one sleeper, if there is one. Does not block."""
         self._items.append(item)
-        if self._beds:
+        if self._beds and not self.expects_caller:
             self._wake_one()
 
-    def add_own(self, item: T) -> None:
-        """Append an item on a thread that calls ``next`` itself; wakes nobody."""
+    def call(self, item: T) -> bool:
+        """Wake a sleeper for this item, which comes before all others; never blocks.
+
+        Returns False, and takes no item, where nobody sleeps who could come at once.
+        """
+        try:
+            bed = self._beds[-1]
+        except IndexError:
+            return False
+        self._items.appendleft(item)
+        try:
+            bed.release()
+        except RuntimeError:  # it was woken for something else, which may be slow
+            return not self._took_back(item)
+        return True
+
+    def _took_back(self, item: T) -> bool:
+        try:
+            self._items.remove(item)
+        except ValueError:
+            return False  # it was taken
+        return True
+
+    @property
+    def has_sleepers(self) -> bool:
+        """Whether somebody sleeps, or was woken and has not got up."""
+        return bool(self._beds)
+
+    def wake(self) -> None:
+        """Wake one sleeper, if something waits and somebody sleeps."""
+        if self._items and self._beds:
+            self._wake_one()
+
+    def take(self) -> T | None:
+        """Return the first item, or None; never blocks."""
+        try:
+            return self._items.popleft()
+        except IndexError:
+            return None
+
+    def add_quietly(self, item: T) -> bool:
+        """Append an item and wake nobody; return whether somebody sleeps.
+
+        For a thread that calls ``next`` itself, or sees to it that another one does.
+        """
         self._items.append(item)
+        return bool(self._beds)
 
     def next(self, timeout: float = -1) -> T | None:
         """Return the first item; block while there is none.

@@ -116,7 +116,7 @@ def test_the_reason_of_a_refusal_is_what_was_seen_and_not_what_is_true_by_then(
             self.looks += 1
             return self.looks > 1
 
-    intake._dispatcher = cast(Any, Flickering())
+    intake._duty = cast(Any, Flickering())
 
     with pytest.raises(NotRunningError):
         broker.publish(Message("a.b"))
@@ -134,7 +134,7 @@ def test_while_the_dispatcher_is_down_publishing_is_refused(
         asleep.set()
         wake.wait(10)
 
-    monkeypatch.setattr("django_gomq.bus.dispatcher.time.sleep", sleep)
+    monkeypatch.setattr("django_gomq.bus.duty.time.sleep", sleep)
     fail_once(broker._living().subscription("c"))
     broker.publish(Message("a.b"))
     asleep.wait(5)
@@ -171,7 +171,7 @@ def test_what_a_dead_dispatcher_had_in_hand_is_dropped_by_a_stop(
         raise RuntimeError("injected")
 
     subscription.offer = subscription.offer_reserved = fail
-    monkeypatch.setattr("django_gomq.bus.dispatcher.time.sleep", sleep)
+    monkeypatch.setattr("django_gomq.bus.duty.time.sleep", sleep)
     broker.publish(Message("a.b"))
     asleep.wait(5)
     monkeypatch.undo()
@@ -222,7 +222,7 @@ def test_a_waiting_queue_waits_once_however_often_it_is_looked_at(
 
     for _ in range(20):
         backend._dispatcher.look_everywhere()
-        wait_until(lambda: not backend._dispatcher._ready)
+        wait_until(lambda: not backend._dispatcher.duty._items)
 
     assert len(broker._living().subscription("c").channel._waiters) <= 1
 
@@ -400,8 +400,8 @@ def mend_nothing(broker: Broker) -> None:
 def test_a_dispatcher_starts_once(broker: Broker) -> None:
     broker.start()
     backend: Any = broker._living().backend
-    thread = backend._dispatcher._thread
+    thread = backend._dispatcher.duty._thread
 
-    backend._dispatcher.start()
+    backend._dispatcher.duty.start()
 
-    assert backend._dispatcher._thread is thread
+    assert backend._dispatcher.duty._thread is thread

@@ -63,7 +63,7 @@ def still(capacity: int, types: tuple[str, ...] = ("a.b", "a.c", "b.*")) -> Any:
     ):
         consumer = make_consumer(found, ignore, name=name, options=options)
         backend.subscribe(Subscription("default", consumer, hooks=Hooks()))
-    backend._dispatcher.is_up = True
+    backend._dispatcher.duty.is_up = True
     return backend
 
 
@@ -184,7 +184,7 @@ def test_the_list_of_the_caller_is_neither_changed_nor_kept() -> None:
 def test_a_dispatcher_that_is_down_refuses_them_all() -> None:
     backend = still(9)
     backend.publish_many(numbered(1), None)
-    backend._dispatcher.is_up = False
+    backend._dispatcher.duty.is_up = False
 
     answers = backend.publish_many(numbered(3), None)
 

@@ -94,7 +94,7 @@ def test_a_woken_thread_wakes_the_next_while_more_waits(ready: ReadyList[int]) -
 
 def test_what_a_thread_adds_for_itself_wakes_nobody(ready: ReadyList[int]) -> None:
     def work() -> None:
-        ready.add_own(1)
+        ready.add_quietly(1)
         beds.append(len(ready._beds))
         assert ready.next() == 1
         ready.add(2)
@@ -108,9 +108,78 @@ def test_what_a_thread_adds_for_itself_wakes_nobody(ready: ReadyList[int]) -> No
 def test_what_a_thread_adds_for_itself_waits_its_turn(ready: ReadyList[int]) -> None:
     ready.add(1)
 
-    ready.add_own(2)
+    ready.add_quietly(2)
 
     assert [ready.next(), ready.next()] == [1, 2]
+
+
+def test_who_is_called_takes_that_item_before_all_others(ready: ReadyList[int]) -> None:
+    def work() -> None:
+        ready.add_quietly(1)
+        assert ready.call(2)
+
+    assert sleep_with(ready, 1, work) == [2]
+    assert ready.take() == 1
+
+
+def test_nobody_is_called_where_nobody_sleeps(ready: ReadyList[int]) -> None:
+    assert not ready.call(1)
+    assert ready.take() is None
+
+
+def test_who_is_on_the_way_to_something_else_is_not_called(
+    ready: ReadyList[int],
+) -> None:
+    bed = threading.Lock()  # released: its sleeper has not got up yet
+    ready._beds.append(bed)
+
+    assert not ready.call(1)
+    assert ready.take() is None
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_a_call_that_came_second_takes_its_item_back_if_it_can(
+    ready: ReadyList[int], is_taken: bool
+) -> None:
+    class Bed:
+        """Another waker is faster."""
+
+        def locked(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            if is_taken:
+                ready.take()
+            raise RuntimeError
+
+    ready._beds.append(Bed())  # type: ignore[arg-type]
+
+    assert ready.call(1) is is_taken
+    assert not len(ready)
+
+
+def test_while_a_thread_that_is_awake_comes_next_nobody_is_woken(
+    ready: ReadyList[int],
+) -> None:
+    def work() -> None:
+        ready.expects_caller = True
+        ready.add(1)
+        assert all(bed.locked() for bed in list(ready._beds))
+        ready.expects_caller = False
+        assert ready.next() == 1
+        ready.add(2)
+
+    assert sleep_with(ready, 1, work) == [2]
+
+
+def test_only_who_has_something_to_come_for_is_woken(ready: ReadyList[int]) -> None:
+    def work() -> None:
+        ready.wake()
+        assert all(bed.locked() for bed in list(ready._beds))
+        ready.add_quietly(1)
+        ready.wake()
+
+    assert sleep_with(ready, 1, work) == [1]
 
 
 def test_while_one_is_being_woken_nobody_else_is(ready: ReadyList[int]) -> None:
@@ -296,7 +365,7 @@ def test_no_wake_up_is_lost(  # noqa: C901 - one race
                 continue
             got.append(number)
             if number < 0:  # a part of it is done, and we come back for the rest
-                ready.add_own(-number)
+                ready.add_quietly(-number)
             else:
                 seen[number % adders].release()
 

@@ -1,0 +1,367 @@
+"""Who does a reader's work: its own thread, or a handler thread that sleeps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+
+from django_gomq.bus import duty as module
+from django_gomq.bus import ready as ready_module
+from django_gomq.bus.broker import Broker
+from django_gomq.bus.duty import MOST_AS_STAND_IN, Duty
+from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.message import Message
+from django_gomq.bus.ready import ReadyList
+from django_gomq.bus.worker import Worker
+from tests.bus.conftest import MakeBroker
+from tests.bus.interleaving import interleaved
+from tests.bus.observing import Recorder
+from tests.bus.waiting import run_threads, wait_until, wait_until_settled
+
+OWN = "own"
+
+
+class Book:
+    """Notes what was worked on, and by which thread."""
+
+    def __init__(self) -> None:
+        self.items: list[int] = []
+        self.threads: list[str] = []
+
+    def note(self, item: int) -> None:
+        self.items.append(item)
+        self.threads.append(threading.current_thread().name)
+
+
+@pytest.fixture
+def book() -> Book:
+    return Book()
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    worker = Worker(2)
+    worker.start()
+    wait_until(lambda: len(worker._ready._beds) == 2)
+    yield worker
+    worker.stop(5)
+
+
+@pytest.fixture
+def errors() -> list[BaseException]:
+    return []
+
+
+MakeDuty = Callable[..., Duty[int]]
+
+
+@pytest.fixture
+def make_duty(worker: Worker, errors: list[BaseException]) -> Iterator[MakeDuty]:
+    """Makes one whose own thread sleeps, and which may have errands run."""
+    made: list[Duty[int]] = []
+
+    def make(work: Callable[[int], None], **options: Any) -> Duty[int]:
+        options = {"run_soon": worker.run_soon, **options}
+        duty = Duty(OWN, work, on_error=errors.append, **options)
+        duty.start()
+        wait_until(lambda: duty._items.has_sleepers)
+        made.append(duty)
+        return duty
+
+    yield make
+    for duty in made:
+        duty.stop()
+
+
+def test_an_idle_handler_thread_stands_in_for_our_own(
+    make_duty: MakeDuty, book: Book
+) -> None:
+    make_duty(book.note).add(1)
+
+    wait_until(lambda: book.items == [1])
+    assert book.threads[0].startswith("gomq-handler")
+
+
+def test_without_an_idle_handler_thread_our_own_works(
+    make_duty: MakeDuty, book: Book
+) -> None:
+    make_duty(book.note, run_soon=lambda _: False).add(1)
+
+    wait_until(lambda: book.items == [1])
+    assert book.threads == [OWN]
+
+
+def test_the_rest_of_a_flood_is_for_our_own_thread(
+    make_duty: MakeDuty, book: Book
+) -> None:
+    make_duty(book.note).add_rest(1)
+
+    wait_until(lambda: book.items == [1])
+    assert book.threads == [OWN]
+
+
+def test_a_stand_in_leaves_a_long_list_to_our_own_thread(
+    make_duty: MakeDuty, book: Book
+) -> None:
+    many = 3 * MOST_AS_STAND_IN
+
+    def work(item: int) -> None:
+        book.note(item)
+        if item == 0:  # all of these while the stand-in is at it
+            for number in range(1, many):
+                duty.add(number)
+
+    duty = make_duty(work)
+    duty.add(0)
+
+    wait_until(lambda: len(book.items) == many)
+    assert book.items == list(range(many))
+    assert OWN not in book.threads[:MOST_AS_STAND_IN]
+    assert set(book.threads[MOST_AS_STAND_IN:]) == {OWN}
+
+
+def test_what_a_stand_in_dies_of_our_own_thread_dies_of(
+    make_duty: MakeDuty, book: Book, errors: list[BaseException]
+) -> None:
+    def work(item: int) -> None:
+        book.note(item)
+        if len(book.items) == 1:
+            raise OSError("injected")
+
+    duty = make_duty(work)
+    duty.add(7)
+
+    wait_until(lambda: book.items == [7, 7])
+    wait_until(lambda: duty.is_up)
+    assert [str(error) for error in errors] == ["injected"]
+    assert book.threads[1] == OWN
+
+
+def test_who_was_called_and_never_came_is_replaced_when_somebody_looks(
+    make_duty: MakeDuty, book: Book
+) -> None:
+    duty = make_duty(book.note, run_soon=lambda _: True)
+    duty.add(1)
+    duty.add(2)
+
+    duty.call_again()
+
+    wait_until(lambda: book.items == [1, 2])
+
+
+def test_an_add_that_was_interrupted_does_not_end_all_work(
+    make_duty: MakeDuty, book: Book
+) -> None:
+    calls: list[int] = []
+
+    def interrupt_once(_: object) -> bool:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return False
+
+    duty = make_duty(book.note, run_soon=interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        duty.add(1)
+
+    duty.call_again()
+    wait_until(lambda: book.items == [1])
+    wait_until(lambda: duty._items.has_sleepers)
+    duty.add(2)
+
+    wait_until(lambda: book.items == [1, 2])
+
+
+def test_what_is_added_as_a_stand_in_finds_nothing_more_is_not_left(
+    make_duty: MakeDuty, book: Book
+) -> None:
+    duty = make_duty(book.note)
+    take, late = duty._items.take, list[int]()
+
+    def take_and_be_late() -> int | None:
+        item = take()
+        if item is None and not late:
+            late.append(2)
+            duty.add(2)
+        return item
+
+    duty._items.take = take_and_be_late  # type: ignore[method-assign]
+
+    duty.add(1)
+
+    wait_until(lambda: book.items == [1, 2])
+
+
+@pytest.mark.parametrize("more", [(), (2, 3)])
+def test_what_is_stopped_begins_nothing_new_and_waits_for_a_stand_in(
+    make_duty: MakeDuty, book: Book, more: Sequence[int]
+) -> None:
+    begun, waits = threading.Event(), list[bool]()
+
+    def work(item: int) -> None:
+        book.note(item)
+        begun.set()
+        wait_until(lambda: duty.has_ended)
+        stopping.join(0.3)
+        waits.append(stopping.is_alive())
+
+    duty = make_duty(work)
+    stopping = threading.Thread(target=duty.stop)
+    duty.add(1)
+    begun.wait(10)
+    for item in more:
+        duty.add(item)
+
+    stopping.start()
+    stopping.join(10)
+
+    assert waits == [True]
+    assert book.items == [1]
+
+
+def test_what_is_worked_on_may_stop_it(make_duty: MakeDuty) -> None:
+    ended: list[bool] = []
+
+    def work(item: int) -> None:
+        duty.stop()
+        ended.append(duty.has_ended)
+
+    duty = make_duty(work)
+    duty.add(1)
+
+    wait_until(lambda: ended == [True])
+
+
+def test_racing_threads_never_leave_an_item_behind_nor_work_at_once(
+    errors: list[BaseException],
+) -> None:
+    worker, worked = Worker(2), Counter[int]()
+    inside, together = list[int](), list[int]()
+
+    def work(item: int) -> None:
+        inside.append(item)
+        time.sleep(0)  # lets the others in, if they can come
+        together.append(len(inside))
+        worked[item] += 1
+        inside.remove(item)
+
+    def add(start: int) -> None:
+        never = threading.Event()
+        for number in range(start, start + 150):
+            (duty.add if number % 5 else duty.add_rest)(number)
+            if number % 3 == 0:
+                never.wait(0.0005)  # long enough for all to fall asleep
+
+    with interleaved(module, ready_module):
+        worker.start()
+        duty = Duty(OWN, work, on_error=errors.append, run_soon=worker.run_soon)
+        duty.start()
+        run_threads(*(partial(add, start) for start in (0, 1000, 2000)))
+        wait_until(lambda: len(worked) == 450)
+    duty.stop()
+    worker.stop(5)
+
+    assert set(worked.values()) == set(together) == {1}
+    assert not errors
+
+
+# ------------------------------------------------------------------- on a whole bus
+
+
+def watch_offers(broker: Broker, consumer: str) -> list[str]:
+    """Note by which thread each delivery is given to the consumer."""
+    subscription: Any = broker._living().subscription(consumer)
+    offer, threads = subscription.offer, list[str]()
+
+    def noted(*args: Any) -> None:
+        threads.append(threading.current_thread().name)
+        offer(*args)
+
+    subscription.offer = noted
+    return threads
+
+
+def wait_until_asleep(broker: Broker) -> None:
+    life: Any = broker._living()
+    wait_until(lambda: len(life._worker._ready._beds) == life._worker.threads)
+    wait_until(lambda: life.backend._dispatcher.duty._items.has_sleepers)
+
+
+def has(items: Sequence[object], count: int) -> bool:
+    return len(items) == count
+
+
+def test_a_message_that_comes_alone_is_dispatched_and_handled_by_one_thread(
+    make_broker: MakeBroker,
+) -> None:
+    broker, handlers = make_broker(threads=4), list[str]()
+    broker.consume(
+        "a.b", lambda _: handlers.append(threading.current_thread().name), name="c"
+    )
+    broker.start()
+    offers = watch_offers(broker, "c")
+
+    for count in range(1, 6):
+        wait_until_asleep(broker)
+        broker.publish(Message("a.b"))
+        wait_until(partial(has, handlers, count))
+
+    assert offers == handlers
+
+
+def test_while_every_handler_thread_is_busy_messages_are_still_dispatched(
+    make_broker: MakeBroker,
+) -> None:
+    go_on = threading.Event()
+    broker = make_broker(threads=1)
+    broker.consume("a.b", lambda _: go_on.wait(10), name="slow")
+    broker.start()
+    offers = watch_offers(broker, "slow")
+    wait_until_asleep(broker)
+    for _ in range(3):
+        broker.publish(Message("a.b"))
+        wait_until(lambda: broker.stats().queues["a.b"].depth == 0)
+
+    assert offers[1:] == ["gomq-memory-dispatcher"] * 2
+    go_on.set()
+    wait_until_settled(broker)
+
+
+def test_an_errand_that_fails_is_reported_and_ends_no_thread() -> None:
+    def fail() -> None:
+        raise OSError("injected")
+
+    recorder = Recorder()
+    worker = Worker(2, hooks=Hooks([recorder]))
+    worker.start()
+    wait_until(lambda: worker.run_soon(fail))
+    wait_until(lambda: recorder.named("failed"))
+    wait_until(lambda: len(worker._ready._beds) == 2)
+
+    assert worker.alive == 2
+    assert not worker._ready.expects_caller
+    worker.stop(5)
+
+
+def test_what_an_errand_makes_ready_is_served_by_its_own_thread(worker: Worker) -> None:
+    threads: list[int] = []
+    ready: ReadyList[Any] = worker._ready
+
+    def note() -> None:
+        threads.append(threading.get_ident())
+
+    def lead_on() -> None:
+        note()
+        ready.add(note)
+        assert not any(not bed.locked() for bed in list(ready._beds))
+
+    assert worker.run_soon(lead_on)
+
+    wait_until(lambda: len(threads) == 2)
+    assert threads[0] == threads[1]
