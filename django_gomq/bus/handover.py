@@ -24,7 +24,20 @@ class Handover:
         self._backend_name = backend.name
         self._publish = backend.publish
         self._hooks = hooks
+        self._carry = hooks.carry or _keep_everything
         self._refusals = refusals
+
+    def publish_carrying(self, message: Message[Any], timeout: float | None) -> None:
+        """Publish one message of which the only watcher keeps nothing, or watched."""
+        # The hot path of every publish and emit where traces are on.
+        try:
+            keeps_nothing = self._carry(message)
+        except Exception:  # noqa: BLE001 - a hook's bug
+            keeps_nothing = self._hooks.note_carrier()
+        if keeps_nothing:
+            self._publish(message, timeout)
+        else:
+            self.publish_watched(message, timeout)
 
     def publish_watched(
         self,
@@ -101,3 +114,7 @@ class Handover:
             return
         self._refusals.count_refused(event, error.code)
         self._hooks.tell(lambda hook: hook.refused(self._broker, event, error))
+
+
+def _keep_everything(message: Message[Any]) -> bool:
+    return False

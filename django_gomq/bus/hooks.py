@@ -47,7 +47,8 @@ class Watch:
 
 EndOfPublish = Callable[[Exception | None], None]
 
-LendContext = Callable[[Message[Any]], Context | None]
+Carry = Callable[[Message[Any]], bool]
+LendContext = Callable[[Message[Any], Context], bool]
 
 
 class Hook:
@@ -80,16 +81,25 @@ class Hook:
         """Run before a handler; the watch it returns surrounds the handler."""
         return None
 
-    lends_contexts = False
-    """Say so where ``lend_context`` does more than nothing; read as the others."""
+    keeps_little = False
+    """Say so where ``carry`` and ``lend_context`` mostly answer True; read once."""
 
-    def lend_context(self, message: Message[Any]) -> Context | None:
-        """Return a context to run a handler in, unwatched; None: it is to be watched.
+    def carry(self, message: Message[Any]) -> bool:
+        """Return whether there is nothing to watch of publishing this message now.
 
-        Asked before ``attempting``, of the only watcher of attempts. A watch costs
-        microseconds: this is the way around for attempts of which nothing is kept.
+        It may be given what it is to carry. Asked before ``publishing``, of the only
+        watcher of publishing: a way around for messages of which nothing is kept.
         """
-        return None
+        return False
+
+    def lend_context(self, message: Message[Any], context: Context) -> bool:
+        """Return whether a handler may run in this context, unwatched.
+
+        It holds nothing but what was set in it for the message before. Asked before
+        ``attempting``, of the only watcher of attempts. A watch costs microseconds:
+        this is the way around for attempts of which nothing is kept.
+        """
+        return False
 
     def refused(self, broker: str, event: str, error: PublishError) -> None:
         """Run after a message was refused."""
@@ -151,12 +161,14 @@ class Hooks:
         self._hooks = tuple(hooks)
         self.publish_watchers = tuple(h for h in hooks if h.watches_publishing)
         self.attempt_watchers = tuple(h for h in hooks if h.watches_attempts)
-        watchers = self.attempt_watchers
-        self._lender = (
-            watchers[0] if len(watchers) == 1 and watchers[0].lends_contexts else None
+        carrier = _only_one_that_keeps_little(self.publish_watchers)
+        self.carry: Carry | None = None if carrier is None else carrier.carry
+        """The one watcher's way around ``publishing``, if it has one; it may raise."""
+        lender = _only_one_that_keeps_little(self.attempt_watchers)
+        self.lend_context: LendContext | None = (
+            None if lender is None else lender.lend_context
         )
-        self.lend_context: LendContext | None = self._lend if self._lender else None
-        """The one watcher's way around a watch, if it has one."""
+        """The one watcher's way around a watch, if it has one; it may raise."""
         self.errors = Counter({type(hook).__name__: 0 for hook in self._hooks})
         """How often hooks raised, by class name of the hook."""
 
@@ -205,14 +217,6 @@ class Hooks:
             with self._isolated(hook):
                 end(error)
 
-    def _lend(self, message: Message[Any]) -> Context | None:
-        assert self._lender is not None  # noqa: S101 - who asks has seen lend_context
-        try:
-            return self._lender.lend_context(message)
-        except Exception:  # noqa: BLE001 - a hook's bug
-            self._note_failure(self._lender)
-            return None
-
     def attempting(self, attempt: Attempt) -> list[tuple[Hook, Watch]]:
         """Begin the watches of one attempt, in the current context."""
         watches = []
@@ -239,6 +243,16 @@ class Hooks:
         except Exception:  # noqa: BLE001 - a hook's bug
             self._note_failure(hook)
 
+    def note_carrier(self) -> bool:
+        """Note what ``carry`` just raised; the message is published without it."""
+        self._note_failure(self.publish_watchers[0])
+        return True
+
+    def note_lender(self) -> bool:
+        """Note what ``lend_context`` just raised; the attempt is watched."""
+        self._note_failure(self.attempt_watchers[0])
+        return False
+
     def _note_failure(self, hook: Hook) -> None:
         kind = type(hook).__name__
         self.errors[kind] += 1
@@ -247,3 +261,7 @@ class Hooks:
                 "A hook raised; the bus goes on, further errors are only counted",
                 extra={"gomq_hook": kind},
             )
+
+
+def _only_one_that_keeps_little(watchers: Sequence[Hook]) -> Hook | None:
+    return watchers[0] if len(watchers) == 1 and watchers[0].keeps_little else None

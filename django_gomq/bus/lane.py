@@ -55,7 +55,7 @@ class Lane:
         self._hooks = hooks
         self._host = host
 
-    def run(  # noqa: C901 - a call for each step would double its cost
+    def run(  # noqa: C901, PLR0915 - a call for each step would double its cost
         self, decide: Decide, watched: Watched, hand: Iterator[Delivery], until: float
     ) -> Passage:
         """Run the handler for one delivery after the other.
@@ -68,7 +68,7 @@ class Lane:
         # and begins the next.
         clock, handler, decoders = time.monotonic, self._handler, self._decoders
         lend_context, care = self._hooks.lend_context, self._host.care()
-        context: Context | None = Context()
+        context, may_run = Context(), True
         passage = Passage()
         times = passage.times
         times.append(clock())
@@ -77,19 +77,23 @@ class Lane:
                 if care.is_due:
                     care.before()
                 if lend_context is not None:
-                    context = lend_context(delivery.message)
-                if context is None:
-                    self._run_watched(watched, delivery, passage)
-                else:
+                    try:
+                        may_run = lend_context(delivery.message, context)
+                    except Exception:  # noqa: BLE001 - a hook's bug
+                        may_run = self._hooks.note_lender()
+                if may_run:
                     result = context.run(handler, Received(delivery, decoders))
                     if result is not None:
                         refuse_coroutine(result)
+                else:
+                    self._run_watched(watched, delivery, passage)
             except BaseException as error:  # noqa: BLE001 - it must not end our thread
                 outcome = self._decide(decide, delivery, error)
                 passage.end(delivery, outcome)
             if care.is_due:
                 end_care(care, self._hooks)
-            if lend_context is None and context:  # the handler left something in it
+            # The handler left something in it; a lender sets the same one each time.
+            if context and (lend_context is None or len(context) > 1):
                 context = Context()
             now = clock()
             times.append(now)

@@ -71,10 +71,11 @@ class Life:
             )
         )
         self.handover = Handover(plan.alias, self.backend, self.hooks, self.refusals)
-        is_watched = bool(self.hooks.publish_watchers)
-        self.publish: Publish = (
-            self.handover.publish_watched if is_watched else self.backend.publish
-        )
+        self.publish: Publish = self.backend.publish
+        if self.hooks.carry is not None:
+            self.publish = self.handover.publish_carrying
+        elif self.hooks.publish_watchers:
+            self.publish = self.handover.publish_watched
         """Takes one message, or raises the PublishError that says why not."""
 
     def subscribe(self, consumer: Consumer) -> None:

@@ -218,7 +218,8 @@ def _validate_key(message: Message[Any]) -> None:
 
 def _validate_headers(message: Message[Any]) -> None:
     headers = message.headers
-    if not isinstance(headers, dict):
+    # A message that was published before may carry some that are no dict.
+    if not isinstance(headers, Mapping):
         raise MessageError("headers must be a dict.", event=message.type)
     if len(headers) > MAX_HEADERS:
         raise MessageTooLargeError(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from django_gomq.bus.errors import PublishError, QueueFullError
 from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import ACK, Outcome
+from tests.bus.conftest import MakeBroker
 from tests.bus.observing import MESSAGE, hand_over
+from tests.bus.waiting import wait_until
 
 ATTEMPT = Attempt(
     broker="default",
@@ -218,29 +221,74 @@ def test_a_hand_over_that_nobody_follows_raises_what_it_raises() -> None:
     assert caught.value is error
 
 
-class Lender(Seeing):
-    lends_contexts = True
+class Frugal(Seeing):
+    """Keeps nothing of messages but of those with a key."""
+
+    keeps_little = True
+
+    def carry(self, message: Message[Any]) -> bool:
+        self.log.append("carry")
+        return message.key is None
+
+    def lend_context(self, message: Message[Any], context: Context) -> bool:
+        return True
 
 
 @pytest.mark.parametrize(
-    ("hooks", "is_lent"),
+    ("hooks", "is_asked"),
     [
         ([], False),
         ([Quiet()], False),
         ([Seeing()], False),
-        ([Lender()], True),
-        ([Quiet(), Lender()], True),
-        ([Lender(), Seeing()], False),
-        ([Lender(), Lender()], False),
+        ([Frugal()], True),
+        ([Quiet(), Frugal()], True),
+        ([Frugal(), Seeing()], False),
+        ([Frugal(), Frugal()], False),
     ],
 )
-def test_contexts_are_lent_by_an_only_watcher_that_says_so(
-    hooks: list[Hook], *, is_lent: bool
+def test_a_way_around_is_offered_by_an_only_watcher_that_says_so(
+    hooks: list[Hook], *, is_asked: bool
 ) -> None:
-    found = Hooks(hooks).lend_context
+    found = Hooks(hooks)
 
-    assert (found is not None) is is_lent
-    assert Hook().lend_context(MESSAGE) is None
+    assert (found.lend_context is not None) is is_asked
+    assert (found.carry is not None) is is_asked
+
+
+def test_a_hook_offers_no_way_around_unless_it_says_so() -> None:
+    assert not Hook().carry(MESSAGE)
+    assert not Hook().lend_context(MESSAGE, Context())
+
+
+@pytest.mark.parametrize("key", [None, "7"])
+def test_a_message_of_which_nothing_is_kept_is_published_unwatched(
+    make_broker: MakeBroker, key: str | None
+) -> None:
+    hook, handled = Frugal(), list[object]()
+    broker = make_broker(hooks=[hook])
+    broker.consume("a.b", lambda m: handled.append(m.key), name="c")
+
+    broker.publish(Message("a.b", key=key))
+
+    wait_until(lambda: handled == [key])
+    assert hook.log[0] == "carry"
+    assert ("one", None) in hook.log if key else hook.log == ["carry"]
+
+
+def test_a_carrier_that_raises_disturbs_no_publisher(make_broker: MakeBroker) -> None:
+    class Broken(Frugal):
+        def carry(self, message: Message[Any]) -> bool:
+            raise LookupError
+
+    handled: list[object] = []
+    broker = make_broker(hooks=[Broken()])
+    broker.consume("a.b", handled.append, name="c")
+
+    for _ in range(2):
+        broker.publish(Message("a.b"))
+
+    wait_until(lambda: len(handled) == 2)
+    assert broker.hooks.errors["Broken"] == 2
 
 
 def test_watches_surround_an_attempt() -> None:

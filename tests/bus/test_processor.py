@@ -432,15 +432,14 @@ def test_only_who_needs_no_more_than_the_handler_is_plain(
 class Lender(Watcher):
     """Lends a context for odd numbers, and watches the others."""
 
-    lends_contexts = True
+    keeps_little = True
     trace_id: str | None = "kept"
 
-    def lend_context(self, message: Message[Any]) -> contextvars.Context | None:
+    def lend_context(self, message: Message[Any], context: contextvars.Context) -> bool:
         if message.data % 2 == 0:
-            return None
-        lent = contextvars.Context()
-        lent.run(variable.set, f"lent to {message.data}")
-        return lent
+            return False
+        context.run(variable.set, f"lent to {message.data}")
+        return True
 
 
 def numbers(count: int) -> list[Delivery]:
@@ -506,9 +505,11 @@ def test_who_lends_contexts_goes_the_plain_way() -> None:
 
 def test_a_lender_that_raises_fails_no_attempt() -> None:
     class Broken(Watcher):
-        lends_contexts = True
+        keeps_little = True
 
-        def lend_context(self, message: Message[Any]) -> None:
+        def lend_context(
+            self, message: Message[Any], context: contextvars.Context
+        ) -> bool:
             raise LookupError
 
     handled: list[Any] = []

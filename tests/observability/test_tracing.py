@@ -8,10 +8,7 @@ import pytest
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -20,7 +17,6 @@ from opentelemetry.trace import (
     TraceFlags,
 )
 
-from django_gomq.bus.broker import Broker
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.errors import NoConsumerError, QueueFullError
 from django_gomq.bus.hooks import Attempt
@@ -37,32 +33,9 @@ from django_gomq.observability.tracing import TracingHook
 
 from .conftest import MakeBroker
 from .live import do_nothing, publish, wait_quiet, wait_until
+from .spans import Traces, attributes, ids, is_sampled, linked_ids, parent_ids
 
 AT_ONCE = Retry(attempts=2, min_delay=0.0)
-
-
-class Traces:
-    """A real SDK that keeps its spans in memory, and brokers that report to it."""
-
-    def __init__(self, make_broker: MakeBroker, sampler: Sampler | None = None) -> None:
-        self._exporter = InMemorySpanExporter()
-        self._make_broker = make_broker
-        self.provider = TracerProvider(sampler, shutdown_on_exit=False)
-        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer = self.provider.get_tracer("of the project")
-
-    def broker(self, consumer: Any = "parent", **options: Any) -> Broker:
-        hook = TracingHook(consumer=consumer, tracer_provider=self.provider)
-        return self._make_broker(hooks=[hook], **options)
-
-    def named(self, name: str) -> list[ReadableSpan]:
-        spans = self._exporter.get_finished_spans()
-        return [span for span in spans if span.name == name]
-
-    def one(self, name: str) -> ReadableSpan:
-        wait_until(lambda: self.named(name))
-        [span] = self.named(name)
-        return span
 
 
 @pytest.fixture
@@ -73,27 +46,6 @@ def traces(make_broker: MakeBroker) -> Traces:
 @pytest.fixture
 def unsampled(make_broker: MakeBroker) -> Traces:
     return Traces(make_broker, ALWAYS_OFF)
-
-
-def ids(span: ReadableSpan) -> tuple[int, int]:
-    assert span.context is not None
-    return span.context.trace_id, span.context.span_id
-
-
-def parent_ids(span: ReadableSpan) -> tuple[int, int] | None:
-    return span.parent and (span.parent.trace_id, span.parent.span_id)
-
-
-def linked_ids(span: ReadableSpan) -> list[tuple[int, int]]:
-    return [(link.context.trace_id, link.context.span_id) for link in span.links]
-
-
-def attributes(span: ReadableSpan) -> dict[str, Any]:
-    return dict(span.attributes or {})
-
-
-def is_sampled(headers: dict[str, str]) -> bool:
-    return bool(int(headers["traceparent"][-2:], 16) & TraceFlags.SAMPLED)
 
 
 def fail(message: object) -> None:

@@ -57,10 +57,13 @@ Mapping.register(CarriedHeaders)
 
 def carry(message: Message[Any], context: Context) -> None:
     """Have a message carry the ids in this context; nothing else goes along."""
-    if len(context) == 1:  # the span and nothing else, as instrumentations leave it
-        force_setattr(message, "headers", CarriedHeaders(context, message.headers))
-    else:
-        message.add_headers(write(context, message.headers))
+    headers: Any = message.headers
+    if len(context) > 1:  # more than the span, which instrumentations leave alone there
+        message.add_headers(write(context, headers))
+        return
+    if type(headers) is CarriedHeaders:  # it was published before
+        headers = headers.others
+    force_setattr(message, "headers", CarriedHeaders(context, headers))
 
 
 def write(context: Context, headers: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.trace import TraceFlags
 
 SPAN_KEY: Final[str] = next(iter(trace.set_span_in_context(trace.INVALID_SPAN)))
 """Where a context keeps its span: ``get_current_span`` takes 220 ns, its key 24."""
@@ -30,3 +31,12 @@ get_current: Final[Callable[[], Context]] = (
 attach: Final[Callable[[Context], object]] = (
     otel_context.attach if _variable is None else _variable.set
 )
+
+_TRACE_FLAGS: Final = 3
+
+
+def is_sampled(context: Context) -> bool:
+    """Return whether somebody keeps the span in this context, which holds one."""
+    # A span context is a tuple: its properties take 60 ns, an index 15.
+    span: Any = context[SPAN_KEY]
+    return bool(span.get_span_context()[_TRACE_FLAGS] & TraceFlags.SAMPLED)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
+from msgspec.structs import force_setattr
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -26,7 +27,7 @@ from django_gomq.bus.outcome import Outcome
 
 from . import attributes as name
 from .carrier import CarriedHeaders, carry, extract, write
-from .current import SPAN_KEY, attach, get_current
+from .current import SPAN_KEY, attach, get_current, is_sampled
 from .sampling import follows_parents
 from .telling import (
     describe_attempt,
@@ -71,7 +72,7 @@ class TracingHook(Hook):
         provider = tracer_provider or trace.get_tracer_provider()
         self._tracer = provider.get_tracer(name.DJANGO_GOMQ)
         # A trace of its own may be kept whatever became of the emit's.
-        self.lends_contexts = self._is_parent and follows_parents(provider)
+        self.keeps_little = self._is_parent and follows_parents(provider)
 
     def capture_context(self) -> object:
         """Return the context of the emit, for a message that waits for its commit."""
@@ -81,16 +82,12 @@ class TracingHook(Hook):
         self, broker: str, backend: str, message: Message[Any], parent: object
     ) -> EndOfPublish | None:
         """Start a send span, or pass on the ids of a span that does not record."""
-        # Every emit comes through here, and mostly nothing is kept: 0.1 us to find out.
         context = get_current() if parent is None else cast("Context", parent)
         ambient: Any = context.get(SPAN_KEY)
         if ambient is None:
             return None
         if not _is_kept(ambient):
-            if ambient.get_span_context().trace_flags.sampled:
-                message.add_headers(write(context, message.headers))  # kept elsewhere
-            else:
-                carry(message, context)
+            carry(message, context)
             return None
         span = self._tracer.start_span(
             f"{name.SEND} {message.type}",
@@ -102,14 +99,30 @@ class TracingHook(Hook):
         message.add_headers(write(sent, message.headers))
         return lambda error: end_send(span, error)
 
-    def lend_context(self, message: Message[Any]) -> contextvars.Context | None:
-        """Return the emit's own context where no span would be kept of the attempt."""
-        headers: object = message.headers
+    def carry(self, message: Message[Any]) -> bool:
+        """Have a message carry the ids of a span that does not record."""
+        # Every emit comes through here: each line costs 15 to 60 ns.
+        context = get_current()
+        if not context:
+            return True
+        if type(context.get(SPAN_KEY)) is not NonRecordingSpan or len(context) > 1:
+            return False
+        headers: Any = message.headers
+        if type(headers) is CarriedHeaders:  # it was published before
+            headers = headers.others
+        force_setattr(message, "headers", CarriedHeaders(context, headers))
+        return True
+
+    def lend_context(self, message: Message[Any], context: contextvars.Context) -> bool:
+        """Have a handler run in the emit's own context where no span would be kept."""
+        headers: Any = message.headers
         if type(headers) is not CarriedHeaders:
-            return None
-        lent = contextvars.Context()
-        lent.run(attach, headers.context)
-        return lent
+            return False
+        carried = headers.context
+        if is_sampled(carried):  # kept elsewhere
+            return False
+        context.run(attach, carried)
+        return True
 
     def attempting(self, attempt: Attempt) -> Watch:
         """Return the watch that has a process span around the handler."""
