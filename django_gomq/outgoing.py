@@ -168,9 +168,10 @@ _NO_LIMIT: Final = 86_400.0 * 365
 
 def roll_back(outgoing: Outgoing) -> None:
     """Note that a rollback took the events back."""
-    for receipt in outgoing.receipts:
+    plan, receipts = outgoing.plan, outgoing.receipts
+    plan.broker.count_rolled_back(plan.event_type, len(receipts))
+    for receipt in receipts:
         receipt.refuse("rolled_back")
-        outgoing.plan.broker.count_rolled_back(receipt.message.type)
 
 
 _warned: set[str] = set()

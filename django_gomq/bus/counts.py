@@ -205,10 +205,10 @@ class RefusalCounts:
         with self._lock:
             self._unconsumed[self._labels.of(event)] += 1
 
-    def count_rolled_back(self, event: str) -> None:
-        """Count one message that a rollback took back before it was published."""
+    def count_rolled_back(self, event: str, count: int) -> None:
+        """Count messages that a rollback took back before they were published."""
         with self._lock:
-            self._rolled_back[self._labels.of(event)] += 1
+            self._rolled_back[self._labels.of(event)] += count
 
     def state(self) -> dict[str, Refusals]:
         """Return the numbers of every label."""

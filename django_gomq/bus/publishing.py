@@ -120,6 +120,6 @@ class Publishing(ABC):
             return [error] * len(messages)
         return handover.publish_many(messages, timeout, parents, answers)
 
-    def count_rolled_back(self, event: str) -> None:
-        """Count one message that a rollback took back before it was published."""
-        self._living().refusals.count_rolled_back(event)
+    def count_rolled_back(self, event: str, count: int = 1) -> None:
+        """Count messages that a rollback took back before they were published."""
+        self._living().refusals.count_rolled_back(event, count)

@@ -140,8 +140,8 @@ def test_what_nobody_consumes_and_what_is_rolled_back_is_no_refusal() -> None:
     refusals = RefusalCounts(Labels(["a.b"]))
 
     refusals.count_unconsumed("a.b")
-    refusals.count_rolled_back("x.y")
-    refusals.count_rolled_back("x.y")
+    refusals.count_rolled_back("x.y", 1)
+    refusals.count_rolled_back("x.y", 1)
 
     assert refusals.state() == {"a.b": Refusals({}, 1, 0), "x.y": Refusals({}, 0, 2)}
 
@@ -152,7 +152,7 @@ def test_too_many_undeclared_types_share_one_label() -> None:
     for number in range(MAX_UNDECLARED_TYPES + 3):
         refusals.count_refused(f"type{number}", "closed")
     refusals.count_unconsumed("another")
-    refusals.count_rolled_back("another")
+    refusals.count_rolled_back("another", 1)
 
     state = refusals.state()
     assert len(state) == MAX_UNDECLARED_TYPES + 2

@@ -141,7 +141,7 @@ def test_what_was_not_taken_is_counted_by_kind() -> None:
 
     counts.count_refused("a", "queue_full")
     counts.count_unconsumed("b")
-    counts.count_rolled_back("c")
+    counts.count_rolled_back("c", 1)
 
     state = counts.state()
     assert state["a"].refused == {"queue_full": 1}
