@@ -32,11 +32,7 @@ attach: Final[Callable[[Context], object]] = (
     otel_context.attach if _variable is None else _variable.set
 )
 
-_TRACE_FLAGS: Final = 3
+TRACE_FLAGS: Final = 3
+"""Where a span context has its flags: it is a tuple, whose properties take 60 ns."""
 
-
-def is_sampled(context: Context) -> bool:
-    """Return whether somebody keeps the span in this context, which holds one."""
-    # A span context is a tuple: its properties take 60 ns, an index 15.
-    span: Any = context[SPAN_KEY]
-    return bool(span.get_span_context()[_TRACE_FLAGS] & TraceFlags.SAMPLED)
+SAMPLED: Final[int] = TraceFlags.SAMPLED
