@@ -15,7 +15,8 @@ from django_gomq.bus.broker import Broker
 from django_gomq.bus.codec import JsonCodec
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.event import event_classes
-from django_gomq.bus.hooks import Hook, Hooks
+from django_gomq.bus.hook import Hook
+from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.patterns import Pattern
 from django_gomq.bus.process import Process, current
 from django_gomq.bus.registry import Registry

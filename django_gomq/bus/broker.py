@@ -11,7 +11,7 @@ from .controls import Controls
 from .counts import HANDLER_BUCKETS, WAIT_BUCKETS
 from .errors import ConfigurationError, PublishError
 from .event import EventMeta
-from .hooks import Hook
+from .hook import Hook
 from .life import Life
 from .message import Message
 from .plan import Plan

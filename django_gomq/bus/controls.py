@@ -8,6 +8,7 @@ from .backend import Capabilities, DeadLetter
 from .hooks import Hooks
 from .life import Life
 from .stats import BrokerStats
+from .whole import run_whole
 
 
 class Controls(ABC):
@@ -44,10 +45,15 @@ class Controls(ABC):
         self._living().subscription(consumer).paused = True
 
     def resume(self, consumer: str) -> None:
-        """End a pause."""
+        """End a pause, or leave it as it was where a signal handler raises."""
         subscription = self._living().subscription(consumer)
-        subscription.paused = False
-        subscription.notify_all()
+        was_paused = subscription.paused
+        try:
+            subscription.paused = False
+            run_whole(subscription.notify_all)
+        except BaseException:
+            subscription.paused = was_paused  # perhaps nobody was told
+            raise
 
     def stats(self) -> BrokerStats:
         """Return the numbers of this process; exact when the bus is quiet."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from .backend import Backend
-from .hooks import Hook
+from .hook import Hook
 from .worker import Worker
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from .consumer import Consumer
 from .delivery import Delivery
 from .errors import DecodeError
-from .hooks import Attempt, Hooks
+from .hook import Attempt
+from .hooks import Hooks
 from .host import Host
 from .lane import Lane, end_care, refuse_coroutine, report_host
 from .message import Message

@@ -9,12 +9,11 @@ from functools import partial
 from threading import Lock, Thread
 from typing import Final
 
-import msgspec
-
 from .hooks import Hooks
 from .host import Host
 from .loop import LoopRunner
 from .ready import ReadyList
+from .seat import Seat, report_overruns
 from .slices import Server
 from .subscription import Subscription
 from .threads import claim_thread
@@ -25,14 +24,6 @@ IDLE_SECONDS: Final = 5.0  # how long a thread keeps its connections with nothin
 
 Errand = Callable[[], object]
 """Something short that another part of the bus has a handler thread do."""
-
-
-class _Seat(msgspec.Struct, eq=False):
-    """What one handler thread is doing; written by that thread alone."""
-
-    server: Server | None = None
-    since: float = 0.0
-    reported: bool = False
 
 
 class Worker:
@@ -60,7 +51,7 @@ class Worker:
         subscriptions is served by the same thread, without another wake-up.
         """
         self._servers: dict[Subscription, Server] = {}
-        self._seats: list[_Seat] = []
+        self._seats: list[Seat] = []
         self._pool: list[Thread] = []
         self._lingering: set[Subscription] = set()
         self._lock = Lock()
@@ -87,11 +78,11 @@ class Worker:
             if self._pool:
                 return
             self.timers.start()
-            self.timers.every_second(self._report_overruns)
+            self.timers.every_second(partial(report_overruns, self._seats))
             self.timers.every_second(self._ready.wake)  # an errand may hang in a hook
             self.timers.every_second(self._loop.watch)
             for number in range(1, self.threads + 1):
-                seat = _Seat()
+                seat = Seat()
                 thread = Thread(
                     target=self._run,
                     args=(seat,),
@@ -168,7 +159,7 @@ class Worker:
         if server.subscription.has_work:
             self._schedule(server)
 
-    def _run(self, seat: _Seat) -> None:
+    def _run(self, seat: Seat) -> None:
         claim_thread()
         while not self._ready.closed:
             work = self._ready.next(IDLE_SECONDS)
@@ -190,7 +181,7 @@ class Worker:
         finally:
             self._ready.expects_caller = False
 
-    def _serve(self, server: Server, seat: _Seat) -> None:
+    def _serve(self, server: Server, seat: Seat) -> None:
         subscription = server.subscription
         seat.since, seat.reported = time.monotonic(), False
         seat.server = server
@@ -214,21 +205,6 @@ class Worker:
             self.host.thread_idle()
         except Exception as error:  # noqa: BLE001 - a host's bug ends no thread
             self._report("host")(error)
-
-    def _report_overruns(self) -> None:
-        now = time.monotonic()
-        for seat in self._seats:
-            server = seat.server
-            if server is None or seat.reported:
-                continue
-            consumer = server.subscription.consumer
-            ran = now - seat.since
-            if consumer.timeout is not None and ran > consumer.timeout:
-                seat.reported = True
-                broker, name = server.subscription.broker, consumer.name
-                server.subscription.hooks.tell(
-                    lambda hook: hook.overran(broker, name, ran)  # noqa: B023
-                )
 
     def _report_block(self, consumer: str, seconds: float, where: str) -> None:
         self.hooks.tell(lambda hook: hook.loop_blocked(consumer, seconds, where))

@@ -14,7 +14,8 @@ from django_gomq.bus.counts import (
     RefusalCounts,
 )
 from django_gomq.bus.errors import QueueFullError
-from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
+from django_gomq.bus.hook import Attempt, Hook, Watch
+from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.labels import MAX_UNDECLARED_TYPES, Labels
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import ACK, DropReason, Verdict

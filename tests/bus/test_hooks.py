@@ -9,7 +9,8 @@ import pytest
 
 from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.errors import PublishError, QueueFullError
-from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
+from django_gomq.bus.hook import Attempt, Hook, Watch
+from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import ACK, Outcome
 from tests.bus.conftest import MakeBroker

@@ -15,7 +15,7 @@ from django_gomq.bus.errors import (
     BrokerClosedError,
     NoConsumerError,
 )
-from django_gomq.bus.hooks import Hook
+from django_gomq.bus.hook import Hook
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import RetryLater, Verdict
 from django_gomq.bus.retry import Retry

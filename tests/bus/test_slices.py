@@ -18,7 +18,8 @@ from django_gomq.bus.broker import Broker
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.counts import ConsumerCounts, HistogramState
 from django_gomq.bus.delivery import Delivery, Run
-from django_gomq.bus.hooks import Hook, Hooks
+from django_gomq.bus.hook import Hook
+from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.host import Host
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import Reject, RetryLater, Verdict

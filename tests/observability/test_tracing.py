@@ -19,7 +19,7 @@ from opentelemetry.trace import (
 
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.errors import NoConsumerError, QueueFullError
-from django_gomq.bus.hooks import Attempt
+from django_gomq.bus.hook import Attempt
 from django_gomq.bus.message import MAX_HEADERS, Message, validate
 from django_gomq.bus.outcome import (
     ACK,

@@ -10,7 +10,7 @@ from logging import DEBUG, ERROR, WARNING, Logger
 from typing import Any, Final
 
 from django_gomq.bus.errors import PublishError
-from django_gomq.bus.hooks import Hook
+from django_gomq.bus.hook import Hook
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import DropReason, RetryAfter
 from django_gomq.bus.stats import Remainder

@@ -21,7 +21,7 @@ from opentelemetry.trace import (
     TracerProvider,
 )
 
-from django_gomq.bus.hooks import Attempt, EndOfPublish, Hook, Watch
+from django_gomq.bus.hook import Attempt, EndOfPublish, Hook, Watch
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import Outcome
 

@@ -9,7 +9,7 @@ from opentelemetry.trace import Span, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from django_gomq.bus.errors import GoMQError, NoConsumerError
-from django_gomq.bus.hooks import Attempt
+from django_gomq.bus.hook import Attempt
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import Ack, DeadLettered, Outcome, RetryAfter
 
