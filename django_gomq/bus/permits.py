@@ -156,12 +156,17 @@ class Permits:
             wake()
 
     def _set_capacity(self, capacity: int) -> None:
+        # Signal handlers raise at calls alone, and the last one here makes the first
+        # change: what is raised finds all of them made, or none.
         change = capacity - self._capacity
-        self._capacity = capacity
         if change >= 0:
-            self._add_permits(change)
+            added = max(0, change - self._debt)
+            self._add_free(added)
+            self._debt -= change - added
+            self.given_back += change
         else:
             self._debt += -change - self._take_free(-change)
+        self._capacity = capacity
 
     def _count_held(self) -> int:
         return self._capacity + self._debt - self._count_free()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import signal
 import threading
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -15,98 +14,23 @@ from django_gomq.bus.broker import Broker
 from django_gomq.bus.errors import PublishError, QueueFullError
 from django_gomq.bus.lock_free import LockFreeBuffer
 from django_gomq.bus.message import Message
-from django_gomq.bus.queues import TypeQueue
 from django_gomq.bus.whole import run_whole
 from tests.bus.conftest import MakeBroker
-from tests.bus.interrupting import Interrupted
+from tests.bus.interrupting import Interrupted, interrupt_often, undisturbed
+from tests.bus.ledger import CAPACITY, Ledger, Publisher, check_books, queue_of
 from tests.bus.shooting import Shot
 from tests.bus.waiting import fast_switching, wait_until
-from tests.untraced import untraced
-
-CAPACITY = 64
 
 
 @pytest.fixture(autouse=True)
-def undisturbed() -> Iterator[None]:
-    """Let a signal handler's exceptions come up only in the lines of the test."""
-    gc.disable()  # plugins have it call them, and what that raises is lost
-    with untraced():
+def calm() -> Iterator[None]:
+    with undisturbed():
         yield
-    gc.enable()
-
-
-class Ledger:
-    """A handler that knows what it was given."""
-
-    def __init__(self) -> None:
-        self.seen: list[int] = []
-
-    def __call__(self, message: Message[int]) -> None:
-        self.seen.append(message.data)
-
-    def has_seen_2(self) -> bool:
-        return 2 in self.seen
 
 
 @pytest.fixture
 def ledger() -> Ledger:
     return Ledger()
-
-
-class Publisher:
-    """Publishes numbers, one after the other, and knows which were accepted."""
-
-    def __init__(self, broker: Broker, **options: float) -> None:
-        self.broker = broker
-        self.number = 0
-        self.accepted: list[int] = []
-        self.refused = 0
-        self.interrupted = 0
-        self._delay = options.pop("delay", 0.0)
-        self._timeout = options.pop("timeout", None)
-
-    # A function of its own: a block of Python 3.13 does not catch what a signal raises
-    # where a loop in it jumps back.
-    def publish_for_ever(self) -> None:
-        while True:
-            self.number += 1
-            message = Message[int]("a.b", b"%d" % self.number, delay=self._delay)
-            try:
-                self.broker.publish(message, timeout=self._timeout)
-            except PublishError:
-                self.refused += 1
-            else:
-                self.accepted.append(self.number)
-
-    def publish_through(self, interrupts: threading.Event, rounds: int) -> None:
-        for _ in range(rounds):
-            try:
-                interrupts.set()
-                signal.setitimer(signal.ITIMER_VIRTUAL, 1e-6)
-                self.publish_for_ever()
-            except Interrupted:
-                self.interrupted += 1
-
-
-def queue_of(broker: Broker) -> TypeQueue:
-    found: TypeQueue = broker._living().backend._book.by_type["a.b"]  # type: ignore[attr-defined]
-    return found
-
-
-def check_books(broker: Broker, publisher: Publisher, ledger: Ledger) -> None:
-    """Everything that was accepted was handled once, and every permit came back."""
-    queue = queue_of(broker)
-    wait_until(lambda: not queue.held and broker.stats().is_quiet)
-    stats = broker.stats()
-    published = stats.queues["a.b"].published
-    handled = sorted(ledger.seen)
-    assert stats.consumers["c"].dropped == {}
-    assert len(handled) == len(set(handled)), "a message was handled twice"
-    assert set(publisher.accepted) <= set(handled)
-    # The message at hand, when an exception came up, is whole or was never made.
-    assert len(handled) <= len(publisher.accepted) + publisher.interrupted
-    assert published == stats.queues["a.b"].dispatched == len(handled)
-    assert queue.room == queue.capacity == CAPACITY
 
 
 @pytest.fixture
@@ -159,22 +83,16 @@ def test_delayed_messages_lose_no_permit_and_come(
 def test_batches_lose_no_permit_and_no_message(
     consuming: Broker, ledger: Ledger, interrupts: threading.Event
 ) -> None:
-    number, hits = 0, 0
+    number = 0
 
-    def publish_for_ever() -> None:
+    def publish_for_ever() -> NoReturn:
         nonlocal number
         while True:
             batch = [Message[int]("a.b", b"%d" % (number + n)) for n in range(10)]
             number += 10
             consuming.publish_many(batch)
 
-    for _ in range(100):
-        interrupts.set()
-        signal.setitimer(signal.ITIMER_VIRTUAL, 1e-6)
-        try:
-            publish_for_ever()
-        except Interrupted:
-            hits += 1
+    hits = interrupt_often(publish_for_ever, interrupts, rounds=100)
 
     queue = queue_of(consuming)
     wait_until(lambda: not queue.held and consuming.stats().is_quiet)
@@ -346,6 +264,41 @@ def test_what_a_close_raises_on_its_own_is_not_lost() -> None:
 
     with pytest.raises(QueueFullError):
         run_whole(fail)
+
+
+def start_and_be_interrupted(thread: threading.Thread) -> None:
+    """As threading does where a signal handler raises while it leaves a lock."""
+    try:
+        raise Interrupted
+    except Interrupted:
+        raise RuntimeError("release unlocked lock")  # noqa: B904 - nor does it
+
+
+def start_at_the_end(thread: threading.Thread) -> None:
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+
+def test_what_cannot_have_a_thread_of_its_own_runs_on_its_callers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", start_at_the_end)
+    ran: list[int] = []
+
+    run_whole(lambda: ran.append(1))
+
+    assert ran == [1]
+
+
+def test_an_exception_that_breaks_the_start_of_a_thread_comes_up_as_it_was_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
+    ran: list[int] = []
+
+    with pytest.raises(Interrupted):
+        run_whole(lambda: ran.append(1))
+
+    assert ran == []
 
 
 def test_what_runs_whole_ends_though_its_caller_is_interrupted(
