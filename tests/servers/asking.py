@@ -22,11 +22,13 @@ _HOLD_SECONDS: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question: who are you; or an order: emit so many events of a kind."""
+    """A question: who are you, and what room is there; or an order to emit events."""
 
-    name: Literal["tell", "emit"] = "tell"
-    kind: Literal["", "slow", "stuck"] = ""
+    name: Literal["tell", "look", "emit", "emit_for_ever"] = "tell"
+    kind: Literal["", "slow", "stuck", "fast"] = ""
     count: int = 0
+    limit: float | None = None
+    """After how many seconds Celery raises in a task."""
 
 
 class Asker(ABC):

@@ -88,7 +88,7 @@ class Server:
         wait_until(have_answered, f"{workers} workers")
         return answers
 
-    def emit(self, kind: Literal["slow", "stuck"], count: int) -> Answer:
+    def emit(self, kind: Literal["slow", "stuck", "fast"], count: int) -> Answer:
         """Have some worker emit, and be done with the request."""
         answer = self._ask(Ask("emit", kind, count))
         if self._configuration.cuts_requests_short:

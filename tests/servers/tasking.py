@@ -28,14 +28,14 @@ class ByTask(Asker):
 
     def __call__(self, ask: Ask, *, hold: float = 0.0) -> Answer:
         options = {"kind": ask.kind, "count": ask.count} if ask.kind else {}
-        task = self._send(ask.name, {**options, "hold": hold})
+        task = self._send(ask.name, {**options, "hold": hold}, ask.limit)
         answer: Answer = task.get(timeout=SECONDS, interval=0.02)
         return answer
 
-    def _send(self, name: str, options: dict[str, Any]) -> Any:
+    def _send(self, name: str, options: dict[str, Any], limit: float | None) -> Any:
         # A worker reads whatever is in the queue, also a file that is half written.
         with self._sending:
-            task = self._app.send_task(name, kwargs=options)
+            task = self._app.send_task(name, kwargs=options, soft_time_limit=limit)
             for file in (self._folder / _OUTBOX).iterdir():
                 file.rename(self._folder / filing.QUEUE / file.name)
         return task

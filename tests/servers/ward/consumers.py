@@ -1,4 +1,4 @@
-"""Handlers that take their time; each notes who handled what, and who emitted it."""
+"""Handlers, most of them slow; each notes who handled what, and who emitted it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.servers.ward import journal
 
 SLOW = "ward.round.slow"
 STUCK = "ward.round.stuck"
+FAST = "ward.round.fast"
 SLOW_SECONDS = float(os.environ.get("WARD_SLOW_SECONDS", "0.05"))
 
 
@@ -27,3 +28,10 @@ def go_and_never_return(message: Message[Any]) -> None:
     emitter, number = message.data
     journal.note("stuck", number, emitter)
     threading.Event().wait()
+
+
+# Nearly as fast as one thread emits, as it writes one time for many.
+@consumer(FAST, name="ward.fast", batch=5000, capacity=20_000, overflow="backpressure")
+def keep_up(messages: list[Message[Any]]) -> None:
+    emitter, _ = messages[0].data
+    journal.note_all("fast", [one.data[1] for one in messages], emitter)

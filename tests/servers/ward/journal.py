@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-What = Literal["slow", "stuck", "asked", "fork"]
+What = Literal["slow", "stuck", "fast", "asked", "fork", "storm", "accepted", "at_hand"]
 
 _APPEND = os.O_APPEND | os.O_CREAT | os.O_WRONLY
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A line: a round that was handled, a request that came, a fork."""
+    """A line: a round that was handled, a request that came, a fork, a storm."""
 
     what: str
     pid: int
@@ -27,11 +28,16 @@ class Note:
 
 def note(what: What, number: int, emitter: int | None = None) -> None:
     """Write a line that no other process can break."""
+    note_all(what, [number], emitter)
+
+
+def note_all(what: What, numbers: Iterable[int], emitter: int | None = None) -> None:
+    """Write a line for each number, all at once."""
     pid = os.getpid()
-    line = f"{what} {pid} {emitter or pid} {number}\n"
+    lines = [f"{what} {pid} {emitter or pid} {number}\n" for number in numbers]
     file = os.open(Path(os.environ["WARD_FOLDER"]) / "journal", _APPEND)
     try:
-        os.write(file, line.encode())
+        os.write(file, "".join(lines).encode())
     finally:
         os.close(file)
 
@@ -39,9 +45,10 @@ def note(what: What, number: int, emitter: int | None = None) -> None:
 def read(folder: Path, *whats: What) -> list[Note]:
     """Return what was noted so far about these."""
     file = folder / "journal"
-    lines = file.read_text().splitlines() if file.exists() else []
-    notes = [_parse(*line.split()) for line in lines]
-    return [one for one in notes if one.what in whats]
+    text = file.read_text() if file.exists() else ""
+    lines = text.rpartition("\n")[0].splitlines()  # without one that is half written
+    starts = tuple(f"{one} " for one in whats)
+    return [_parse(*line.split()) for line in lines if line.startswith(starts)]
 
 
 def _parse(what: str, pid: str, emitter: str, number: str) -> Note:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(os.environ["WARD_FOLDER"])
 
@@ -18,9 +19,12 @@ DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / "db.sqlite3"}
 }
 
-GOMQ: dict[str, float] = {}
+GOMQ: dict[str, Any] = {}
 if "WARD_DRAIN_TIMEOUT" in os.environ:
     GOMQ["DRAIN_TIMEOUT"] = float(os.environ["WARD_DRAIN_TIMEOUT"])
+if "WARD_CAPACITY" in os.environ:
+    capacity = int(os.environ["WARD_CAPACITY"])
+    GOMQ["BROKERS"] = {"default": {"OPTIONS": {"capacity": capacity}}}
 
 LOGGING = {
     "version": 1,

@@ -9,5 +9,6 @@ from tests.servers.ward import views
 urlpatterns = [
     path("tell", views.tell),
     path("emit", views.emit),
+    path("emit_for_ever", views.emit_for_ever),
     path("gomq/", include("django_gomq.urls")),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from django.http import HttpRequest, JsonResponse
 
 from tests.servers.ward import rounds
@@ -9,6 +11,10 @@ from tests.servers.ward import rounds
 
 def tell(request: HttpRequest) -> JsonResponse:
     return JsonResponse(rounds.tell(float(request.GET["hold"])))
+
+
+def emit_for_ever(request: HttpRequest) -> NoReturn:
+    rounds.emit_for_ever()
 
 
 def emit(request: HttpRequest) -> JsonResponse:
