@@ -18,7 +18,7 @@ from django_gomq.bus.message import (
     validate_type,
 )
 from django_gomq.bus.nan import may_hide_nan
-from django_gomq.options import Options
+from django_gomq.options import PLAIN, Options
 
 MAX_KNOWN: Final = 4096  # names of types may be data; of classes all are kept
 
@@ -47,7 +47,7 @@ class Plan:
     def make_message(self, event: Any, data: Any, options: Options) -> Message[Any]:
         """Check and encode; raises MessageError or ConfigurationError."""
         body = self.encode(event, data)
-        if options.is_plain:
+        if options is PLAIN or options.is_plain:
             return Message(self.event_type, body)
         message: Message[Any] = Message(
             self.event_type,
