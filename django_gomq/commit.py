@@ -108,7 +108,8 @@ def add_pending(connection: BaseDatabaseWrapper, pending: Pending) -> None:
         # It mostly is the last entry; to look for it takes 1 us.
         latest.add(pending, connection.savepoint_ids)
         return
-    buffer = _find_buffer(connection)
+    # The first emit of a transaction, as most have one, need not look for it.
+    buffer = _find_buffer(connection) if entries else None
     if buffer is None:
         buffer = CommitBuffer()
         buffer.place = len(connection.run_on_commit)
@@ -164,22 +165,27 @@ def open_transaction(
     databases have one, and where autocommit is off, so that nobody hears of a commit.
     """
     made = initialized() if using is None else (_named(using),)
-    found = [one for one in made if one.in_atomic_block]
-    if is_open is not None:
-        found = [one for one in found if is_open(one)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        aliases = ", ".join(repr(one.alias) for one in found)
-        raise ConfigurationError(
-            f"Transactions of several databases are open here ({aliases}): say which "
-            "commit to wait for with using=, or on_commit=False for none."
-        )
+    found: BaseDatabaseWrapper | None = None
+    for one in made:
+        if one.in_atomic_block and (is_open is None or is_open(one)):
+            if found is not None:
+                _refuse_several(found, one)
+            found = one
+    if found is not None:
+        return found
     for one in made:
         is_manual = not one.in_atomic_block and not one.autocommit
         if is_manual and one.connection is not None:
             _refuse_manual(one)
     return None
+
+
+def _refuse_several(one: BaseDatabaseWrapper, other: BaseDatabaseWrapper) -> NoReturn:
+    raise ConfigurationError(
+        "Transactions of several databases are open here, such as those of "
+        f"{one.alias!r} and {other.alias!r}: say which commit to wait for with using=, "
+        "or on_commit=False for none."
+    )
 
 
 def _refuse_manual(connection: BaseDatabaseWrapper) -> NoReturn:

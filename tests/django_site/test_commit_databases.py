@@ -45,7 +45,7 @@ def test_two_open_transactions_must_be_told_apart(seen: Seen) -> None:
     with (
         transaction.atomic(),
         transaction.atomic(using="other"),
-        pytest.raises(ConfigurationError, match="'default', 'other'.*using="),
+        pytest.raises(ConfigurationError, match="'default' and 'other'.*using="),
     ):
         emit("page.viewed", 1)
 
