@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import msgspec
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_gomq.commit import Pending, add_pending, open_transaction
@@ -59,8 +58,11 @@ def hold(
 
 
 def _with_parents(outgoing: Outgoing) -> Outgoing:
-    parents = outgoing.plan.broker.hooks.capture_contexts()
-    return msgspec.structs.replace(outgoing, parents=parents)
+    messages = [one.message for one in outgoing.receipts]
+    parents = outgoing.plan.broker.hooks.prepare(messages)
+    return Outgoing(
+        outgoing.plan, outgoing.site, outgoing.strict, outgoing.receipts, parents
+    )
 
 
 def _capture(

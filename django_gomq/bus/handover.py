@@ -8,7 +8,7 @@ from typing import Any
 from .backend import Backend
 from .counts import RefusalCounts
 from .errors import NoConsumerError, PublishError
-from .hooks import Hooks
+from .hooks import CARRIED, Hooks
 from .message import Message
 from .timers import Deadline
 
@@ -73,16 +73,23 @@ class Handover:
         """
         answers = [] if answers is None else answers
         try:
-            if self._hooks.publish_watchers:
-                self._publish_each(answers, messages, timeout, parents)
-            else:
+            if self._are_carried(messages, parents):
                 self._backend.publish_into(answers, messages, timeout)
+            else:
+                self._publish_each(answers, messages, timeout, parents)
         finally:
             if any(answers):
                 for message, answer in zip(messages, answers, strict=False):
                     if answer is not None:
                         self.refuse(message, answer)
         return answers
+
+    def _are_carried(
+        self, messages: Sequence[Message[Any]], parents: Sequence[tuple[object, ...]]
+    ) -> bool:
+        if parents:
+            return all(one is CARRIED for one in parents)
+        return self._hooks.carries_all(messages)
 
     def _publish_each(
         self,
@@ -95,7 +102,10 @@ class Handover:
         for index, message in enumerate(messages):
             context = parents[index] if parents else ()
             try:
-                self.publish_watched(message, deadline.left(), context)
+                if context is CARRIED:
+                    self._publish(message, deadline.left())
+                else:
+                    self.publish_watched(message, deadline.left(), context)
                 answers.append(None)
             except PublishError as error:
                 answers.append(error)

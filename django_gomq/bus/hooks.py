@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from .hook import Attempt, Carry, EndOfPublish, Hook, LendContext, Watch
 from .message import Message
 from .outcome import Outcome
 
 logger = logging.getLogger("gomq.hooks")
+
+
+CARRIED: Final[tuple[object, ...]] = (object(),)
+"""In the place of contexts: a message carries all there is, and nobody watches it."""
 
 
 class Hooks:
@@ -38,6 +42,19 @@ class Hooks:
         for hook in self._hooks:
             with self._isolated(hook):
                 call(hook)
+
+    def prepare(self, messages: Sequence[Message[Any]]) -> tuple[object, ...]:
+        """Return what it takes to publish these later as if it were now."""
+        return CARRIED if self.carries_all(messages) else self.capture_contexts()
+
+    def carries_all(self, messages: Iterable[Message[Any]]) -> bool:
+        """Have each carry what there is; return whether nobody is to watch them."""
+        if self.carry is None:
+            return not self.publish_watchers
+        try:
+            return all(map(self.carry, messages))
+        except Exception:  # noqa: BLE001 - a hook's bug
+            return self.note_carrier()
 
     def capture_contexts(self) -> tuple[object, ...]:
         """Return what each watcher of publishing needs of this moment."""

@@ -108,7 +108,7 @@ class Publishing(ABC):
     ) -> list[PublishError | None]:
         """Publish messages that were checked; else as ``publish_many``.
 
-        ``parents`` are what ``hooks.capture_contexts`` returned for each. ``answers``,
+        ``parents`` are what ``hooks.prepare`` returned for each. ``answers``,
         an empty list, has what is known so far if this is interrupted.
         """
         handover = self._living().handover

@@ -10,7 +10,7 @@ import pytest
 from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.errors import PublishError, QueueFullError
 from django_gomq.bus.hook import Attempt, Hook, Watch
-from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.hooks import CARRIED, Hooks
 from django_gomq.bus.message import Message
 from django_gomq.bus.outcome import ACK, Outcome
 from tests.bus.conftest import MakeBroker
@@ -274,6 +274,39 @@ def test_a_message_of_which_nothing_is_kept_is_published_unwatched(
     wait_until(lambda: handled == [key])
     assert hook.log[0] == "carry"
     assert ("one", None) in hook.log if key else hook.log == ["carry"]
+
+
+@pytest.mark.parametrize(
+    ("hooks", "keys", "expected"),
+    [
+        ([], [None], CARRIED),
+        ([Quiet()], [None], CARRIED),
+        ([Frugal()], [None, None], CARRIED),
+        ([Frugal()], [None, "7"], ("context of one",)),
+        ([Seeing()], [None], ("context of one",)),
+    ],
+)
+def test_what_waits_needs_contexts_only_where_somebody_will_watch(
+    hooks: list[Hook], keys: list[str | None], expected: tuple[object, ...]
+) -> None:
+    messages = [Message[Any]("a.b", key=key) for key in keys]
+
+    assert Hooks(hooks).prepare(messages) == expected
+
+
+def test_a_carrier_that_raises_disturbs_no_batch(make_broker: MakeBroker) -> None:
+    class Broken(Frugal):
+        def carry(self, message: Message[Any]) -> bool:
+            raise LookupError
+
+    handled: list[object] = []
+    broker = make_broker(hooks=[Broken()])
+    broker.consume("a.b", handled.append, name="c")
+
+    assert broker.publish_many([Message("a.b"), Message("a.b")]) == [None, None]
+
+    wait_until(lambda: len(handled) == 2)
+    assert broker.hooks.errors["Broken"] == 1
 
 
 def test_a_carrier_that_raises_disturbs_no_publisher(make_broker: MakeBroker) -> None:

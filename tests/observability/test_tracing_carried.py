@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.hooks import CARRIED
 from django_gomq.bus.message import Message
 from django_gomq.observability.tracing.carrier import CarriedHeaders
 
 from .conftest import MakeBroker
 from .live import wait_quiet
-from .spans import Traces, parent_ids
+from .spans import Traces, ids, parent_ids
 
 Seen = list[tuple[int, int]]
 
@@ -121,6 +123,55 @@ def test_what_else_is_in_the_context_is_written_as_its_propagator_does(
 
     assert seen == ["seven"]
     assert set(message.headers) == {"baggage", "traceparent"}
+
+
+def test_what_waited_for_its_commit_carries_the_trace_of_its_emit(
+    traces: Traces,
+) -> None:
+    broker = traces.broker()
+    seen = note_ids(broker)
+    messages = [Message[Any]("a") for _ in range(3)]
+    with traces.tracer.start_as_current_span("GET /") as span:
+        parents = broker.hooks.prepare(messages)
+    with traces.tracer.start_as_current_span("commit"):
+        broker.hand_over_many(messages, None, [parents] * 3)
+    wait_quiet(broker)
+
+    found = span.get_span_context()
+    assert seen == [(found.trace_id, found.span_id)] * 3
+    assert parents is CARRIED
+
+
+def test_a_commit_may_hold_messages_that_are_carried_and_such_that_are_kept(
+    traces: Traces,
+) -> None:
+    broker, kept = traces.broker(), TracerProvider(shutdown_on_exit=False)
+    seen = note_ids(broker)
+    carried, watched = Message[Any]("a"), Message[Any]("a")
+    with traces.tracer.start_as_current_span("GET /") as span:
+        parents = [broker.hooks.prepare([carried])]
+    with kept.get_tracer("other").start_as_current_span("task") as task:
+        parents.append(broker.hooks.prepare([watched]))
+    broker.hand_over_many([carried, watched], None, parents)
+    wait_quiet(broker)
+
+    kept.shutdown()
+    assert seen[0][0] == span.get_span_context().trace_id
+    assert traces.one("send a").parent == task.get_span_context()
+    assert parent_ids(traces.one("process a")) == ids(traces.one("send a"))
+
+
+def test_a_batch_that_is_published_at_once_carries_its_trace(traces: Traces) -> None:
+    broker = traces.broker()
+    seen = note_ids(broker)
+
+    with traces.tracer.start_as_current_span("GET /") as span:
+        answers = broker.publish_many([Message("a") for _ in range(3)])
+    wait_quiet(broker)
+
+    assert answers == [None] * 3
+    assert {trace_id for trace_id, _ in seen} == {span.get_span_context().trace_id}
+    assert len(seen) == 3
 
 
 def test_outside_of_any_context_nothing_is_carried(traces: Traces) -> None:
