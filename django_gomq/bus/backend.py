@@ -64,10 +64,6 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since 1970."""
 
 
-def _nobody_is_idle(errand: Callable[[], object]) -> bool:
-    return False
-
-
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What a backend is given of the process it runs in."""
 
@@ -76,7 +72,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     timers: Timers
     is_bus_thread: Callable[[], bool]
     """Whether the current thread belongs to the bus, and so must never wait."""
-    run_soon: Callable[[Callable[[], object]], bool] = _nobody_is_idle
+    run_soon: Callable[[Callable[[], object]], bool]
     """Has a handler thread that sleeps run something short, if there is one."""
 
 

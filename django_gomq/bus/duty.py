@@ -13,6 +13,7 @@ from .threads import claim_thread
 T = TypeVar("T")
 
 MAX_BACKOFF: Final = 5.0  # seconds
+STOP_SECONDS: Final = 1.0
 MOST_AS_STAND_IN: Final = 8  # items; what they lead to waits for the same thread
 
 RunSoon = Callable[[Callable[[], object]], bool]
@@ -66,11 +67,11 @@ class Duty(Generic[T]):
             self._thread.start()
 
     def stop(self) -> None:
-        """Begin nothing new; blocks up to two seconds for what is under way."""
+        """Begin nothing new; blocks up to 2 x STOP_SECONDS for what is under way."""
         self._items.close()
         if self._thread.is_alive() and self._thread is not current_thread():
-            self._thread.join(1.0)
-        if self._working.acquire(timeout=1.0):  # a stand-in may be at work
+            self._thread.join(STOP_SECONDS)
+        if self._working.acquire(timeout=STOP_SECONDS):  # a stand-in may be at work
             self._working.release()
 
     def add(self, item: T) -> None:

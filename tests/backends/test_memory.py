@@ -37,6 +37,7 @@ def backend() -> MemoryBackend:
             hooks=Hooks(),
             timers=Timers(ignore),
             is_bus_thread=lambda: False,
+            run_soon=lambda _: False,
         )
     )
     return made

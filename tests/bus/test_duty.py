@@ -225,6 +225,26 @@ def test_what_is_stopped_begins_nothing_new_and_waits_for_a_stand_in(
     assert book.items == [1]
 
 
+def test_a_stop_waits_only_so_long_for_work_that_hangs(
+    make_duty: MakeDuty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.02)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(item: int) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    duty = make_duty(hang)
+    duty.add(1)
+    begun.wait(10)
+
+    duty.stop()
+
+    assert duty.has_ended
+    go_on.set()
+
+
 def test_what_is_worked_on_may_stop_it(make_duty: MakeDuty) -> None:
     ended: list[bool] = []
 

@@ -55,6 +55,7 @@ def still(capacity: int, types: tuple[str, ...] = ("a.b", "a.c", "b.*")) -> Any:
             hooks=Hooks(),
             timers=Timers(ignore),
             is_bus_thread=lambda: False,
+            run_soon=lambda _: False,
         )
     )
     for name, found, options in (

@@ -76,6 +76,7 @@ def serve(
             hooks=told,
             timers=Timers(lambda error: None),
             is_bus_thread=lambda: False,
+            run_soon=lambda _: False,
         )
     )
     counts = ConsumerCounts(BUCKETS, BUCKETS)
