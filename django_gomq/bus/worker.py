@@ -161,15 +161,17 @@ class Worker:
 
     def _run(self, seat: Seat) -> None:
         claim_thread()
+        idle_from: float | None = None  # None: the host has been told, or need not be
         while not self._ready.closed:
-            work = self._ready.next(IDLE_SECONDS)
-            if work is None:
-                self._tell_host_idle()
-                work = self._ready.next()
+            work = self._ready.next(_seconds_until(idle_from))
             if isinstance(work, Server):
                 self._serve(work, seat)
+                idle_from = time.monotonic() + IDLE_SECONDS
             elif work is not None:
-                self._run_errand(work)
+                self._run_errand(work)  # it uses nothing of the host's
+            elif not self._ready.closed:
+                self._tell_host_idle()
+                idle_from = None
         self._tell_host_idle()
 
     def _run_errand(self, errand: Errand) -> None:
@@ -227,3 +229,8 @@ class Worker:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         return self.alive
+
+
+def _seconds_until(moment: float | None) -> float:
+    """Return how long a thread may sleep; -1: as long as there is nothing to do."""
+    return -1 if moment is None else max(0.0, moment - time.monotonic())

@@ -16,6 +16,7 @@ from django_gomq.bus import ready as ready_module
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.duty import MOST_AS_STAND_IN, Duty
 from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.host import Host
 from django_gomq.bus.message import Message
 from django_gomq.bus.ready import ReadyList
 from django_gomq.bus.worker import Worker
@@ -385,3 +386,34 @@ def test_what_an_errand_makes_ready_is_served_by_its_own_thread(worker: Worker) 
 
     wait_until(lambda: len(threads) == 2)
     assert threads[0] == threads[1]
+
+
+class Resting(Host):
+    """Counts how often a thread said that it has nothing to do."""
+
+    def __init__(self) -> None:
+        self.rests = 0
+
+    def thread_idle(self) -> None:
+        self.rests += 1
+
+
+def test_a_thread_that_only_runs_errands_is_idle_for_the_host(
+    make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_gomq.bus.worker.IDLE_SECONDS", 0.1)
+    host = Resting()
+    worker = Worker(1, host=host)
+    broker = make_broker(get_worker=lambda: worker)
+    broker.consume("a.b", lambda _: None, name="c")
+    broker.publish(Message("a.b"))
+    wait_until_settled(broker)
+
+    def run_errand_and_look() -> int:
+        worker.run_soon(lambda: None)
+        return host.rests
+
+    wait_until(run_errand_and_look)
+
+    assert host.rests == 1
+    worker.stop(5)
