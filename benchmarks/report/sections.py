@@ -154,7 +154,7 @@ SECTIONS = (
     Section("Flat out, 5 consumers", groups.flow(5), "", partial(_draw_flow, 5)),
     Section(
         "Trace ids, on and off", groups.TRACED,
-        "Every emit is inside a span of its own that the sampler leaves out, as most "
+        "Every emit is inside another span that the sampler leaves out, as most "
         "requests are. The SDK is set up in both; on and off differ by "
         '`GOMQ["TRACING"]["ENABLED"]`.',
         partial(_table, groups.TRACED, "trace ids",
