@@ -88,7 +88,9 @@ def serving(folder: Path, database: dict[str, Any]) -> Iterator[Ledger]:
             yield Ledger(log)
         finally:
             process.terminate()
-            assert process.wait(SECONDS * 2) == 0
+            code = process.wait(SECONDS * 2)
+            sys.stdout.write(log.read_text())  # shown where the test fails
+            assert code == 0
 
 
 def is_complete(books: Books) -> bool:
