@@ -55,11 +55,6 @@ class Duty(Generic[T]):
         self.is_up = False
         """Whether what is added will be worked on soon."""
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it was stopped."""
-        return self._items.closed
-
     def start(self) -> None:
         """Start the thread; idempotent."""
         if not self.is_up and self._thread.ident is None:

@@ -208,7 +208,7 @@ def test_what_is_stopped_begins_nothing_new_and_waits_for_a_stand_in(
     def work(item: int) -> None:
         book.note(item)
         begun.set()
-        wait_until(lambda: duty.has_ended)
+        wait_until(lambda: duty._items.closed)
         stopping.join(0.3)
         waits.append(stopping.is_alive())
 
@@ -242,7 +242,7 @@ def test_a_stop_waits_only_so_long_for_work_that_hangs(
 
     duty.stop()
 
-    assert duty.has_ended
+    assert duty._items.closed
     go_on.set()
 
 
@@ -251,7 +251,7 @@ def test_what_is_worked_on_may_stop_it(make_duty: MakeDuty) -> None:
 
     def work(item: int) -> None:
         duty.stop()
-        ended.append(duty.has_ended)
+        ended.append(duty._items.closed)
 
     duty = make_duty(work)
     duty.add(1)

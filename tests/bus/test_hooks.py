@@ -294,35 +294,32 @@ def test_what_waits_needs_contexts_only_where_somebody_will_watch(
     assert Hooks(hooks).prepare(messages) == expected
 
 
-def test_a_carrier_that_raises_disturbs_no_batch(make_broker: MakeBroker) -> None:
-    class Broken(Frugal):
-        def carry(self, message: Message[Any]) -> bool:
-            raise LookupError
+class BrokenCarrier(Frugal):
+    def carry(self, message: Message[Any]) -> bool:
+        raise LookupError
 
+
+def test_a_carrier_that_raises_disturbs_no_batch(make_broker: MakeBroker) -> None:
     handled: list[object] = []
-    broker = make_broker(hooks=[Broken()])
+    broker = make_broker(hooks=[BrokenCarrier()])
     broker.consume("a.b", handled.append, name="c")
 
     assert broker.publish_many([Message("a.b"), Message("a.b")]) == [None, None]
 
     wait_until(lambda: len(handled) == 2)
-    assert broker.hooks.errors["Broken"] == 1
+    assert broker.hooks.errors["BrokenCarrier"] == 1
 
 
 def test_a_carrier_that_raises_disturbs_no_publisher(make_broker: MakeBroker) -> None:
-    class Broken(Frugal):
-        def carry(self, message: Message[Any]) -> bool:
-            raise LookupError
-
     handled: list[object] = []
-    broker = make_broker(hooks=[Broken()])
+    broker = make_broker(hooks=[BrokenCarrier()])
     broker.consume("a.b", handled.append, name="c")
 
     for _ in range(2):
         broker.publish(Message("a.b"))
 
     wait_until(lambda: len(handled) == 2)
-    assert broker.hooks.errors["Broken"] == 2
+    assert broker.hooks.errors["BrokenCarrier"] == 2
 
 
 def test_watches_surround_an_attempt() -> None:
