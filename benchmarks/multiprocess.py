@@ -24,11 +24,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from django_gomq import Message
 from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.worker import Worker
+from django_gomq.bus.worker.worker import Worker
 from django_gomq.observability.metrics import install, render
 from django_gomq.observability.metrics.collector import BusCollector
+from django_gomq.observability.metrics.multiprocess.collector import Sharing
 from django_gomq.observability.metrics.registration import flush
-from django_gomq.observability.metrics.sharing import Sharing
 
 LIVE: Final = 3
 RECYCLED: Final = 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.consumer import Consumer
+from django_gomq.bus.delivery import BatchFailed, Reject, RetryLater
 from django_gomq.bus.errors import (
     BackendUnavailableError,
     BrokerClosedError,
@@ -22,13 +23,12 @@ from django_gomq.bus.errors import (
 from django_gomq.bus.event import Event
 from django_gomq.bus.manager import ConsumerManager
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import BatchFailed, Reject, RetryLater
 from django_gomq.bus.registry import consumer
 from django_gomq.bus.retry import Retry
 from django_gomq.emit import aemit, emit, emit_many
-from django_gomq.receipt import Receipt
+from django_gomq.options import Receipt
 from django_gomq.signals import emit_model_events, emit_on_signal
-from django_gomq.wiring import brokers, get_broker
+from django_gomq.site import brokers, get_broker
 
 __all__ = [
     "BackendUnavailableError",

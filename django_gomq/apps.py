@@ -7,7 +7,7 @@ from typing import Any
 from django.apps import AppConfig
 from django.core.signals import setting_changed
 
-from django_gomq import startup
+from django_gomq import site
 
 
 class GomqConfig(AppConfig):
@@ -26,11 +26,11 @@ class GomqConfig(AppConfig):
         """
         from django_gomq import checks  # noqa: F401, PLC0415 - registers itself
 
-        startup.set_up()
+        site.set_up()
         setting_changed.connect(_note_setting, dispatch_uid="django_gomq")
-        startup.install_ladder()
+        site.install_ladder()
 
 
 def _note_setting(*, setting: str, **signal: Any) -> None:
     if setting == "GOMQ":
-        startup.renew()
+        site.renew()

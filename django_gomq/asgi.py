@@ -18,7 +18,7 @@ from asgiref.typing import (
     Scope,
 )
 
-from django_gomq import startup
+from django_gomq import site
 
 # What is taken is any ASGI application, whatever its own types of events are.
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -90,4 +90,4 @@ class _Life:
 
 
 async def _drain() -> None:
-    await asyncio.to_thread(startup.ladder.climb, "lifespan")
+    await asyncio.to_thread(site.ladder.climb, "lifespan")

@@ -1,17 +1,254 @@
-"""The GOMQ setting as frozen values, every default visible; it builds nothing."""
+"""The GOMQ setting: what it may hold, and its values with their defaults."""
 
 from __future__ import annotations
 
+import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
 
+from django_gomq.bus.consumer import OPTIONS
 from django_gomq.bus.counts import HANDLER_BUCKETS, WAIT_BUCKETS
 from django_gomq.bus.errors import ConfigurationError
-from django_gomq.rules import check
+from django_gomq.bus.message import validate_type
+from django_gomq.bus.patterns import Pattern
+
+RUNS: Final = ("here", "worker", "never", "auto")
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something wrong with a setting or a registration, and what to do about it."""
+
+    id: str
+    text: str
+    hint: str
+
+
+def check(raw: object) -> Iterator[Problem]:
+    """Yield every problem of the setting."""
+    if raw is None:
+        return
+    if not isinstance(raw, Mapping):
+        yield Problem("gomq.E001", f"GOMQ is {_kind_of(raw)}.", "Make it a dict.")
+        return
+    for key, value in raw.items():
+        if key not in _RULES:
+            yield Problem(
+                "gomq.E001",
+                f"GOMQ[{key!r}] does not exist.",
+                f"There are {', '.join(sorted(_RULES))}.",
+            )
+        else:
+            is_right, wanted = _RULES[key]
+            if not is_right(value):
+                yield _wrong(f"GOMQ[{key!r}]", value, wanted)
+            elif key in _DETAILS:
+                yield from _DETAILS[key](value)
+    yield from _check_routes(raw)
+
+
+def _wrong(where: str, value: object, wanted: str) -> Problem:
+    # What stands for a dict may hold a token, or a URL with a password.
+    is_hidden = wanted.startswith((_A_DICT, _HIDDEN))
+    shown = _kind_of(value) if is_hidden else f"{value!r:.200}"
+    return Problem("gomq.E002", f"{where} is {shown}.", f"Make it {wanted}.")
+
+
+def _kind_of(value: object) -> str:
+    return f"of type {type(value).__name__!r}"
+
+
+def _check_keys(
+    where: str, value: Mapping[str, Any], rules: _Rules
+) -> Iterator[Problem]:
+    for key, one in value.items():
+        if key not in rules:
+            known = ", ".join(sorted(rules))
+            yield Problem(
+                "gomq.E001", f"{where}[{key!r}] does not exist.", f"There are {known}."
+            )
+        elif not rules[key][0](one):
+            yield _wrong(f"{where}[{key!r}]", one, rules[key][1])
+
+
+def _check_brokers(value: Mapping[str, Any]) -> Iterator[Problem]:
+    if "default" not in value:
+        yield Problem(
+            "gomq.E003", "GOMQ['BROKERS'] has no 'default'.", "Add a broker 'default'."
+        )
+    for alias, entry in value.items():
+        if isinstance(entry, Mapping):
+            yield from _check_keys(f"GOMQ['BROKERS'][{alias!r}]", entry, _BROKER_RULES)
+        else:
+            yield _wrong(f"GOMQ['BROKERS'][{alias!r}]", entry, _A_DICT)
+
+
+def _check_consumers(value: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, options in value.items():
+        if not isinstance(options, Mapping):
+            yield _wrong(f"GOMQ['CONSUMERS'][{name!r}]", options, _A_DICT)
+            continue
+        for option in [one for one in options if one not in OPTIONS]:
+            yield Problem(
+                "gomq.E001",
+                f"GOMQ['CONSUMERS'][{name!r}][{option!r}] does not exist.",
+                f"There are {', '.join(sorted(OPTIONS))}.",
+            )
+
+
+_EVENTS_HINT: Final = "Name event types such as 'page.viewed'."
+_ROUTES_HINT: Final = "Name event types, or patterns such as 'billing.*' and '*'."
+
+
+def _check_events(value: list[str]) -> Iterator[Problem]:
+    for name in value:
+        try:
+            validate_type(name)
+        except ConfigurationError as error:
+            yield Problem("gomq.E002", f"GOMQ['EVENTS']: {error}", _EVENTS_HINT)
+
+
+def _check_metrics(value: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from _check_keys("GOMQ['METRICS']", value, _METRICS_RULES)
+    if value.get("ACCESS") == "token" and not value.get("TOKEN"):
+        yield Problem(
+            "gomq.E002",
+            "GOMQ['METRICS']['ACCESS'] is 'token' and there is no TOKEN.",
+            "Set GOMQ['METRICS']['TOKEN'] to a long random text.",
+        )
+    if value.get("ACCESS") == "staff" and value.get("PORT_RANGE"):
+        yield Problem(
+            "gomq.E002",
+            "GOMQ['METRICS'] has a PORT_RANGE, and its ACCESS is 'staff'.",
+            "No one logs in on these ports: make ACCESS 'token', or drop PORT_RANGE.",
+        )
+
+
+def _check_routes(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    routes = raw.get("ROUTES", {})
+    brokers = raw.get("BROKERS", {"default": {}})
+    if not isinstance(routes, Mapping) or not isinstance(brokers, Mapping):
+        return  # told already
+    for pattern, alias in routes.items():
+        try:
+            Pattern(pattern)
+        except ConfigurationError as error:
+            yield Problem("gomq.E003", f"GOMQ['ROUTES']: {error}", _ROUTES_HINT)
+        if not isinstance(alias, str) or alias not in brokers:
+            yield Problem(
+                "gomq.E003",
+                f"GOMQ['ROUTES'][{pattern!r}] names no broker: {alias!r}.",
+                f"There are {', '.join(map(repr, brokers))}.",
+            )
+
+
+_Rules = Mapping[str, tuple[Any, str]]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_seconds(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value < math.inf
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(one, str) for one in value
+    )
+
+
+def _is_dict(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_buckets(value: object) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(_is_seconds(one) and one > 0 for one in value)
+        and list(value) == sorted(set(value))
+    )
+
+
+def _is_ports(value: object) -> bool:
+    if not isinstance(value, list | tuple) or not all(map(_is_count, value)):
+        return value is None
+    return len(value) == 2 and value[0] <= value[1] < 1 << 16  # noqa: PLR2004
+
+
+def _one_of(*choices: object) -> tuple[Any, str]:
+    texts = " or ".join(map(repr, choices))
+    return (lambda value: any(value is one or value == one for one in choices)), texts
+
+
+_A_DICT: Final = "a dict"
+_HIDDEN: Final = "a text"
+_SECONDS: Final = (_is_seconds, "seconds, from 0")
+_NAMES: Final = (_is_names, "a list of names")
+_DICT: Final = (_is_dict, f"{_A_DICT} with texts as keys")
+_BOOL: Final = (lambda value: isinstance(value, bool), "True or False")
+_BUCKETS: Final = (_is_buckets, "a rising list of seconds")
+
+_RULES: Final[_Rules] = {
+    "BROKERS": _DICT,
+    "ROUTES": _DICT,
+    "CONSUMERS": _DICT,
+    "EVENTS": _NAMES,
+    "AUTODISCOVER": _NAMES,
+    "AUTODISCOVER_EXCLUDE": _NAMES,
+    "THREADS": (_is_count, "a whole number from 1"),
+    "EMIT_ON_COMMIT": _BOOL,
+    "NO_CONSUMER": _one_of("warn", "raise", "ignore"),
+    "DRAIN_TIMEOUT": _SECONDS,
+    "FLUSH_TIMEOUT": _SECONDS,
+    "MAX_BODY_BYTES": (_is_count, "a whole number from 1"),
+    "METRICS": _DICT,
+    "TRACING": _DICT,
+    "DEAD_LETTERS": _DICT,
+}
+_BROKER_RULES: Final[_Rules] = {
+    "BACKEND": (_is_text, "the dotted path of a backend class"),
+    "ON_REFUSED": _one_of("log", "raise"),
+    "RUN": _one_of(*RUNS),
+    "OPTIONS": _DICT,
+}
+_METRICS_RULES: Final[_Rules] = {
+    "ACCESS": _one_of("open", "token", "staff"),
+    "TOKEN": (_is_text, _HIDDEN),
+    "ENABLED": _BOOL,
+    "WAIT_BUCKETS": _BUCKETS,
+    "HANDLER_BUCKETS": _BUCKETS,
+    "PORT_RANGE": (_is_ports, "a first and a last port, such as [9464, 9480]"),
+    "PORT_ADDRESS": (_is_text, "an address of this machine, as a text"),
+}
+_TRACING_RULES: Final[_Rules] = {
+    "ENABLED": _one_of(None, True, False),
+    "CONSUMER": _one_of("parent", "link"),
+}
+_DEAD_LETTERS_RULES: Final[_Rules] = {"KEEP": (_is_count, "a whole number from 1")}
+
+_DETAILS: Final[Mapping[str, Any]] = {
+    "BROKERS": _check_brokers,
+    "CONSUMERS": _check_consumers,
+    "EVENTS": _check_events,
+    "METRICS": _check_metrics,
+    "TRACING": lambda value: _check_keys("GOMQ['TRACING']", value, _TRACING_RULES),
+    "DEAD_LETTERS": lambda value: _check_keys(
+        "GOMQ['DEAD_LETTERS']", value, _DEAD_LETTERS_RULES
+    ),
+}
+
 
 Run = Literal["here", "worker", "never", "auto"]
 MEMORY: Final = "django_gomq.backends.memory.MemoryBackend"

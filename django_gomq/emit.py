@@ -14,12 +14,17 @@ from django_gomq.bus.errors import ConfigurationError, PublishError
 from django_gomq.bus.event import Event
 from django_gomq.bus.message import Message
 from django_gomq.commit import is_outside_transactions
-from django_gomq.holding import find_transaction, hold
-from django_gomq.options import PLAIN, EmitOptions, Options, choose
-from django_gomq.outgoing import Outgoing, publish_now, publish_one, refuse
-from django_gomq.receipt import Receipt
+from django_gomq.options import PLAIN, EmitOptions, Options, Receipt, choose
+from django_gomq.outgoing import (
+    Outgoing,
+    find_transaction,
+    hold,
+    publish_now,
+    publish_one,
+    refuse,
+)
+from django_gomq.site import Site, brokers
 from django_gomq.testing.capture import captures, sink
-from django_gomq.wiring import Site, brokers
 
 running_loop = asyncio._get_running_loop  # noqa: SLF001 - get_running_loop() raises
 

@@ -1,15 +1,15 @@
-"""What a caller may say with an event; it knows no broker and no transaction."""
+"""What a caller says with an event, and the receipt that it gets."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 
-from django_gomq.bus.errors import ConfigurationError
-from django_gomq.bus.message import DEFAULT_PRIORITY
+from django_gomq.bus.errors import ConfigurationError, PublishError
+from django_gomq.bus.message import DEFAULT_PRIORITY, Message
 
 
 class EmitOptions(TypedDict, total=False):
@@ -79,3 +79,33 @@ def choose(options: EmitOptions) -> Options:
             f"timeout is {timeout!r}, not seconds; without one nothing waits."
         )
     return chosen
+
+
+State = Literal["accepted", "pending", "refused"]
+
+
+class Receipt(msgspec.Struct, eq=False):
+    """True unless the message was refused; ``pending`` until the transaction ends."""
+
+    message: Message[Any]
+    state: State = "pending"
+    reason: str | None = None
+    """Why it was refused: a PublishError's code, ``rolled_back``, ``not_installed``."""
+    error: PublishError | None = None
+
+    def accept(self) -> None:
+        """Note that the message was taken."""
+        self.state = "accepted"
+
+    def refuse(self, reason: str, error: PublishError | None = None) -> None:
+        """Note that nobody will see the message, and why."""
+        self.state, self.reason, self.error = "refused", reason, error
+
+    def __bool__(self) -> bool:
+        """Whether the message was not refused."""
+        return self.state != "refused"
+
+    def __repr__(self) -> str:
+        """Name the message and its state, never its data."""
+        why = f", reason={self.reason!r}" if self.reason else ""
+        return f"<Receipt {self.message.type} {self.message.id} {self.state}{why}>"

@@ -21,9 +21,8 @@ from types import FrameType
 from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
-from django_gomq.bus.process import Process, current
+from django_gomq.bus.fork import Process, current, start_no_more
 from django_gomq.bus.stats import Remainder
-from django_gomq.bus.threads import start_no_more
 
 logger = logging.getLogger("gomq.shutdown")
 

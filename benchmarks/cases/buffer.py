@@ -51,7 +51,10 @@ _KINDS: Mapping[str, Callable[[], queue.Queue[object]]] = {
 
 
 # The one thing here that is no public name: the first of these that there is.
-_OURS = ("django_gomq.bus.lock_free:LockFreeBuffer", "django_gomq.bus.channel:Channel")
+_OURS = (
+    "django_gomq.backends.memory.buffer:LockFreeBuffer",
+    "django_gomq.bus.channels.channel:Channel",
+)
 
 
 def _find_ours() -> Callable[[int], Any]:

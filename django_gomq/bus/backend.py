@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from django_gomq.bus.channels.subscription import Subscription
+
 from .consumer import Consumer
-from .delivery import Delivery
+from .delivery import ACK, Delivery, Outcome
 from .errors import ConfigurationError, PublishError
 from .hooks import Hooks
 from .message import Message
-from .outcome import ACK, Outcome
 from .stats import QueueStats
-from .subscription import Subscription
 from .timers import Deadline, Timers
 
 

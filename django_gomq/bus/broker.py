@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Unpack
 
-from .backend import Backend
+from .backend import Backend, Capabilities, DeadLetter
 from .consumer import Consumer, ConsumerOptions, make_consumer
-from .controls import Controls
 from .counts import HANDLER_BUCKETS, WAIT_BUCKETS
+from .delivery import original
 from .errors import ConfigurationError, PublishError
 from .event import EventMeta
-from .hook import Hook
-from .life import Life
-from .message import Message
-from .plan import Plan
-from .process import Process, current, mark, settle_in
-from .publishing import Publishing
-from .stats import Remainder
-from .worker import Worker
+from .fork import Process, current, mark, settle_in
+from .hooks import Hook, Hooks
+from .interrupts import run_whole
+from .message import MAX_PRIORITY, NO_HEADERS, Message, validate
+from .runtime import Life, Publish
+from .stats import BrokerStats, Remainder
+from .worker.worker import Worker
 
 
-class Broker(Publishing, Controls):
+class Broker:
     """Publishes messages, and runs the consumers of one backend in this process.
 
     Thread-safe. It may be made before a fork: every process has queues, threads and
@@ -48,7 +48,8 @@ class Broker(Publishing, Controls):
         self.drain_timeout = drain_timeout
         self._may_start = may_start
         self._max_body_bytes = max_body_bytes
-        self._plan = Plan(
+        self._make_life = partial(
+            Life,
             alias=alias,
             make_backend=make_backend,
             make_hooks=hooks if callable(hooks) else lambda: hooks,
@@ -60,7 +61,8 @@ class Broker(Publishing, Controls):
         )
         self._consumers: dict[str, Consumer] = {}
         self._life: Life | None = None
-        self._publish = None
+        self._publish: Publish | None = None
+        """The runtime's own, as long as it runs in this process."""
         for consumer in consumers:
             self._add(consumer)
         settle_in(self)
@@ -83,7 +85,7 @@ class Broker(Publishing, Controls):
     def _begin(self, process: Process) -> Life:
         with process.lock:
             if self._life is None:
-                life = Life(self._plan, process)
+                life = self._make_life(process)
                 for consumer in self._consumers.values():
                     life.subscribe(consumer)
                 self._life = life
@@ -175,3 +177,144 @@ class Broker(Publishing, Controls):
         with life.process.lock:
             self._publish = None
         return life.close(limit)
+
+    def publish(self, message: Message[Any], *, timeout: float | None = None) -> None:
+        """Hand one message over now.
+
+        Waits for room only when given a ``timeout`` in seconds, and never on a thread
+        of the bus. Raises the PublishError that says why it was refused, which is
+        counted too; MessageError or ConfigurationError for what can never work.
+        """
+        # The hot path of every publish. A plain message fulfils all this without a
+        # call, and hand_over stands here once more: a call costs 45 ns of 400.
+        publish = self._publish
+        if (
+            publish is None
+            or not mark[0]
+            or type(message) is not Message
+            or type(message.body) is not bytes
+            or len(message.body) > self._max_body_bytes
+            or type(message.priority) is not int
+            or not 0 <= message.priority <= MAX_PRIORITY
+            or message.key is not None
+            or message.headers is not NO_HEADERS
+            or message.delay
+        ):
+            validate(message, max_body_bytes=self._max_body_bytes)
+            self.hand_over(message, timeout)
+            return
+        try:
+            publish(message, timeout)
+        except PublishError as error:
+            self._refuse(message, error)
+            raise
+
+    def hand_over(self, message: Message[Any], timeout: float | None) -> None:
+        """Publish a message that was validated; else as ``publish``."""
+        publish = self._publish
+        if type(message) is not Message:
+            message = original(message)
+        if publish is None or not mark[0]:
+            publish = self._enliven(message).publish
+        try:
+            publish(message, timeout)
+        except PublishError as error:
+            self._refuse(message, error)
+            raise
+
+    def _refuse(self, message: Message[Any], error: PublishError) -> None:
+        self._living().handover.refuse(message, error)
+
+    def check(self, message: Message[Any]) -> None:
+        """Raise what ``publish`` would raise at any time, for a message as this.
+
+        That is MessageError and ConfigurationError; a full queue is none of these.
+        """
+        validate(message, max_body_bytes=self._max_body_bytes)
+        self._living().backend.check(message)
+
+    def publish_many(
+        self, messages: Sequence[Message[Any]], *, timeout: float | None = None
+    ) -> list[PublishError | None]:
+        """Hand messages over in order; answer, for each, None or why it was refused.
+
+        ``timeout`` bounds the whole call, in seconds. Raises MessageError or
+        ConfigurationError for what can never work, before anything is handed over.
+        """
+        messages = [original(message) for message in messages]
+        for message in messages:
+            validate(message, max_body_bytes=self._max_body_bytes)
+        backend = self._living().backend
+        for message in messages:
+            backend.check(message)
+        return self.hand_over_many(messages, timeout)
+
+    def hand_over_many(
+        self,
+        messages: Sequence[Message[Any]],
+        timeout: float | None,
+        parents: Sequence[tuple[object, ...]] = (),
+        answers: list[PublishError | None] | None = None,
+    ) -> list[PublishError | None]:
+        """Publish messages that were checked; else as ``publish_many``.
+
+        ``parents`` are what ``hooks.prepare`` returned for each. ``answers``,
+        an empty list, has what is known so far if this is interrupted.
+        """
+        handover = self._living().handover
+        try:
+            if messages:
+                self._enliven(messages[0])
+        except PublishError as error:
+            handover.refuse_all(messages[1:], error)
+            return [error] * len(messages)
+        return handover.publish_many(messages, timeout, parents, answers)
+
+    def count_rolled_back(self, event: str, count: int = 1) -> None:
+        """Count messages that a rollback took back before they were published."""
+        self._living().refusals.count_rolled_back(event, count)
+
+    @property
+    def hooks(self) -> Hooks:
+        """The observers of this process."""
+        return self._living().hooks
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend promises."""
+        return self._living().backend.capabilities
+
+    @property
+    def backend_name(self) -> str:
+        """The backend's short name."""
+        return self._living().backend.name
+
+    def resize(self, consumer: str, capacity: int) -> None:
+        """Give a consumer's channel another capacity, in this process."""
+        self._living().subscription(consumer).channel.resize(capacity)
+
+    def pause(self, consumer: str) -> None:
+        """Start no more deliveries of this consumer in this process.
+
+        Its channel fills, and then its overflow option decides.
+        """
+        self._living().subscription(consumer).paused = True
+
+    def resume(self, consumer: str) -> None:
+        """End a pause, or leave it as it was where a signal handler raises."""
+        subscription = self._living().subscription(consumer)
+        was_paused = subscription.paused
+        try:
+            subscription.paused = False
+            run_whole(subscription.notify_all)
+        except BaseException:
+            subscription.paused = was_paused  # perhaps nobody was told
+            raise
+
+    def stats(self) -> BrokerStats:
+        """Return the numbers of this process; exact when the bus is quiet."""
+        return self._living().stats()
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters that are kept, oldest first."""
+        return self._living().backend.dead_letters()

@@ -1,4 +1,4 @@
-"""Events to JSON bytes and back, checked both ways; it knows no queue."""
+"""Events to JSON bytes and back, checked both ways."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+from msgspec import inspect
 
 from .errors import ConfigurationError, DecodeError, EncodeError
 from .event import Event, EventMeta
@@ -140,3 +141,41 @@ def _leaves(event_type: str, value: object, depth: int) -> Any:
             return
     for child in children:
         yield from _leaves(event_type, child, depth + 1)
+
+
+# None of them reads null, so decoding again finds it.
+_PLAIN = (
+    inspect.BoolType,
+    inspect.BytesType,
+    inspect.DateType,
+    inspect.DateTimeType,
+    inspect.DecimalType,
+    inspect.EnumType,
+    inspect.FloatType,
+    inspect.IntType,
+    inspect.LiteralType,
+    inspect.StrType,
+    inspect.TimeDeltaType,
+    inspect.TimeType,
+    inspect.UUIDType,
+)
+
+
+def may_hide_nan(struct: msgspec.StructMeta) -> bool:
+    """Return whether a NaN in such a struct could pass as None."""
+    return _may_hide(inspect.type_info(struct), set())
+
+
+def _may_hide(info: Any, seen: set[type]) -> bool:
+    if isinstance(info, _PLAIN):
+        return False
+    if isinstance(info, inspect.StructType):
+        if info.cls in seen:
+            return False
+        seen.add(info.cls)
+        return any(_may_hide(field.type, seen) for field in info.fields)
+    if isinstance(info, inspect.UnionType):
+        return any(_may_hide(one, seen) for one in info.types)
+    if isinstance(info, inspect.ListType):
+        return _may_hide(info.item_type, seen)
+    return True  # None, or what may hold it; fields are not checked before this

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from .counts import HistogramState
-from .outcome import DropReason, Verdict
+from .delivery import DropReason, Verdict
 
 
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True):

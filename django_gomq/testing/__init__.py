@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django_gomq.testing.capture import CapturedEvents, assert_emitted, capture
-from django_gomq.testing.modes import live
+from .capture import CapturedEvents, assert_emitted, capture
+from .modes import live
 
 __all__ = ["CapturedEvents", "assert_emitted", "capture", "live"]

@@ -9,7 +9,8 @@ from typing import Any, Final, overload
 
 from django_gomq.bus.event import EventMeta
 from django_gomq.bus.message import Message
-from django_gomq.testing.modes import is_live
+
+from .modes import is_live
 
 KEPT_OUTSIDE: Final = 1000  # what nobody captures is kept no longer than this
 

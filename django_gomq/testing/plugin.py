@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_gomq.testing.capture import CapturedEvents, capture
+from .capture import CapturedEvents, capture
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from typing import Any
 
 from clinic.records.events import HealthRecordSaved
 from django_gomq import Message
-from django_gomq.bus.delivery import Delivery
-from django_gomq.bus.received import receive
+from django_gomq.bus.delivery import Delivery, receive
 
 
 def saved(record_id: int = 1, attempt: int = 1) -> Message[HealthRecordSaved]:

@@ -9,19 +9,19 @@ import pytest
 from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.backend import Settled, Surroundings
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
-from django_gomq.bus.delivery import Delivery
-from django_gomq.bus.errors import ConfigurationError, NotRunningError
-from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import (
+from django_gomq.bus.delivery import (
     ACK,
     EXPIRED,
     DeadLettered,
+    Delivery,
     DropReason,
     RetryAfter,
 )
-from django_gomq.bus.subscription import Subscription
+from django_gomq.bus.errors import ConfigurationError, NotRunningError
+from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.message import Message
 from django_gomq.bus.timers import Timers
 
 

@@ -9,7 +9,7 @@ import pytest
 from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.consumer import Consumer
-from django_gomq.bus.hook import Hook
+from django_gomq.bus.hooks import Hook
 from tests.bus.interrupting import interruptible
 
 

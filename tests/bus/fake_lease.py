@@ -16,17 +16,16 @@ from django_gomq.bus.backend import (
     Settled,
     Surroundings,
 )
-from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.channels.subscription import Subscription
+from django_gomq.bus.delivery import Delivery, Outcome
 from django_gomq.bus.errors import (
     BackendUnavailableError,
     BrokerClosedError,
     NoConsumerError,
 )
+from django_gomq.bus.fork import claim_thread
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import Outcome
 from django_gomq.bus.stats import QueueStats
-from django_gomq.bus.subscription import Subscription
-from django_gomq.bus.threads import claim_thread
 from tests.bus.fake_lease_store import LeaseStore
 
 POLL_SECONDS = 0.002

@@ -11,9 +11,8 @@ from typing import Any
 
 from django_gomq.bus.backend import DeadLetter, Settled
 from django_gomq.bus.consumer import Consumer
-from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.delivery import DeadLettered, Delivery, Outcome, RetryAfter
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import DeadLettered, Outcome, RetryAfter
 
 
 class Clock:

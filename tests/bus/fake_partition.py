@@ -17,14 +17,13 @@ from django_gomq.bus.backend import (
     Settled,
     Surroundings,
 )
-from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.channels.subscription import Subscription
+from django_gomq.bus.delivery import DeadLettered, Delivery, Outcome, RetryAfter
 from django_gomq.bus.errors import BrokerClosedError, MessageError
+from django_gomq.bus.fork import claim_thread
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import DeadLettered, Outcome, RetryAfter
-from django_gomq.bus.shelf import Shelf
 from django_gomq.bus.stats import QueueStats
-from django_gomq.bus.subscription import Subscription
-from django_gomq.bus.threads import claim_thread
+from django_gomq.bus.timers import Shelf
 from tests.bus.fake_partition_log import Log
 
 POLL_SECONDS = 0.002

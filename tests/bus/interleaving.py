@@ -11,52 +11,36 @@ from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any, Final
 
-from django_gomq.bus import (
-    audience,
-    channel,
-    counts,
-    delivery,
-    dispatcher,
-    duty,
-    hand,
-    intake,
-    keys,
-    lane,
-    lock_free,
-    loop,
-    permits,
+from django_gomq.backends.memory import buffer, dispatcher, publisher, queues
+from django_gomq.bus import counts, delivery, timers
+from django_gomq.bus.channels import channel, key_order, permits, subscription
+from django_gomq.bus.worker import (
+    async_loop,
     processor,
-    queues,
-    ready,
-    settling,
-    shelf,
-    slices,
-    subscription,
+    ready_queue,
+    runner,
+    settler,
     worker,
 )
 from tests.bus.waiting import fast_switching
 
 HOT: Final = (
-    audience,
+    async_loop,
+    buffer,
     channel,
     counts,
     delivery,
     dispatcher,
-    duty,
-    hand,
-    intake,
-    keys,
-    lane,
-    lock_free,
-    loop,
+    key_order,
     permits,
     processor,
+    publisher,
     queues,
-    ready,
-    settling,
-    shelf,
-    slices,
+    ready_queue,
+    runner,
+    settler,
     subscription,
+    timers,
     worker,
 )
 """What threads share on the way of a message."""

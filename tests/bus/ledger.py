@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from django_gomq.backends.memory.queues import TypeQueue
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.errors import PublishError
 from django_gomq.bus.message import Message
-from django_gomq.bus.queues import TypeQueue
 from tests.bus.interrupting import interrupt_often
 from tests.bus.waiting import wait_until
 

@@ -6,14 +6,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django_gomq.bus.counts import RefusalCounts
+from django_gomq.bus.counts import Labels, RefusalCounts
+from django_gomq.bus.delivery import DropReason, Outcome, RetryAfter
 from django_gomq.bus.errors import PublishError
-from django_gomq.bus.handover import Handover
-from django_gomq.bus.hook import Attempt, Hook, Watch
-from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.labels import Labels
+from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import DropReason, Outcome, RetryAfter
+from django_gomq.bus.runtime import Handover
 from django_gomq.bus.stats import Remainder
 
 

@@ -7,11 +7,11 @@ import functools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_gomq.bus import audience as module
-from django_gomq.bus.audience import Subscribers
+from django_gomq.backends.memory import queues as module
+from django_gomq.backends.memory.queues import Subscribers
+from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.subscription import Subscription
 from tests.bus.interleaving import interleaved
 from tests.bus.waiting import run_threads
 

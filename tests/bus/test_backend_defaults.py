@@ -10,12 +10,11 @@ import pytest
 from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.backend import Backend, Settled
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.channels.subscription import Subscription
+from django_gomq.bus.delivery import Delivery, Outcome
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import Outcome
 from django_gomq.bus.retry import Retry
-from django_gomq.bus.subscription import Subscription
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder
 from tests.bus.waiting import wait_until

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_gomq.bus import channel, lock_free, permits
-from django_gomq.bus.channel import Channel
+from django_gomq.backends.memory import buffer as lock_free
+from django_gomq.backends.memory.buffer import LockFreeBuffer
+from django_gomq.bus.channels import channel, permits
+from django_gomq.bus.channels.channel import Channel
 from django_gomq.bus.errors import ConfigurationError
-from django_gomq.bus.lock_free import LockFreeBuffer
 from tests.bus.interleaving import interleaved
 from tests.bus.interrupting import Interrupted
 from tests.bus.waiting import run_threads, wait_until
@@ -442,7 +443,7 @@ def test_an_interrupted_wait_hands_its_room_to_the_next(full: Buffer) -> None:
             """Wake nobody."""
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr("django_gomq.bus.permits.Lock", Bed)
+        patch.setattr("django_gomq.bus.channels.permits.Lock", Bed)
         full.wait_for_room(9)
 
     assert calls == [1]

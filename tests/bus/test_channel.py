@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from django_gomq.bus import channel as module
-from django_gomq.bus import permits
-from django_gomq.bus.channel import Channel
+from django_gomq.bus.channels import channel as module
+from django_gomq.bus.channels import permits
+from django_gomq.bus.channels.channel import Channel
 from django_gomq.bus.delivery import Delivery, Run, join
 from django_gomq.bus.message import Message
 from tests.bus.interleaving import interleaved

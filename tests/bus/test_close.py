@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.delivery import DropReason
 from django_gomq.bus.errors import BrokerClosedError, PublishError
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import DropReason
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.stats import Remainder
 from tests.bus.conftest import MakeBroker

@@ -9,11 +9,11 @@ import pytest
 
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.consumer import Consumer, make_consumer
+from django_gomq.bus.delivery import DropReason
 from django_gomq.bus.errors import BrokerClosedError, ConfigurationError
 from django_gomq.bus.event import Event
 from django_gomq.bus.manager import ConsumerManager
 from django_gomq.bus.message import Message, decode_plain
-from django_gomq.bus.outcome import DropReason
 from django_gomq.bus.registry import Registry, label_of_module
 from tests.bus.waiting import wait_until
 

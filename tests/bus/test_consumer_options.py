@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from django_gomq.bus.consumer import OPTIONS, Consumer
+from django_gomq.bus.delivery import DropReason
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.message import decode_plain
-from django_gomq.bus.outcome import DropReason
 from django_gomq.bus.retry import NO_RETRY, Retry
 
 

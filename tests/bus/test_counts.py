@@ -6,12 +6,14 @@ import pytest
 
 from django_gomq.bus.counts import (
     MAX_ERROR_TYPES,
+    MAX_UNDECLARED_TYPES,
+    OTHER,
     ConsumerCounts,
+    Labels,
     RefusalCounts,
     Refusals,
 )
-from django_gomq.bus.labels import MAX_UNDECLARED_TYPES, OTHER, Labels
-from django_gomq.bus.outcome import DropReason, Verdict
+from django_gomq.bus.delivery import DropReason, Verdict
 from tests.bus.waiting import fast_switching, run_threads
 
 

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from django_gomq.bus.counts import (
     MAX_ERROR_TYPES,
+    MAX_UNDECLARED_TYPES,
     ConsumerCounts,
     Histogram,
+    Labels,
     RefusalCounts,
 )
+from django_gomq.bus.delivery import ACK, DropReason, Verdict
 from django_gomq.bus.errors import QueueFullError
-from django_gomq.bus.hook import Attempt, Hook, Watch
-from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.labels import MAX_UNDECLARED_TYPES, Labels
+from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import ACK, DropReason, Verdict
 from django_gomq.bus.stats import Remainder
 from tests.bus.observing import Recorder, Watcher, hand_over
 from tests.bus.waiting import fast_switching, run_threads

@@ -7,10 +7,10 @@ import pytest
 
 from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.counts import MAX_UNDECLARED_TYPES
+from django_gomq.bus.delivery import DropReason
 from django_gomq.bus.errors import NotRunningError, PublishError
-from django_gomq.bus.labels import MAX_UNDECLARED_TYPES
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import DropReason
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder
 from tests.bus.waiting import wait_until, wait_until_settled
@@ -134,7 +134,7 @@ def test_while_the_dispatcher_is_down_publishing_is_refused(
         asleep.set()
         wake.wait(10)
 
-    monkeypatch.setattr("django_gomq.bus.duty.time.sleep", sleep)
+    monkeypatch.setattr("django_gomq.backends.memory.dispatcher.time.sleep", sleep)
     fail_once(broker._living().subscription("c"))
     broker.publish(Message("a.b"))
     asleep.wait(5)
@@ -171,7 +171,7 @@ def test_what_a_dead_dispatcher_had_in_hand_is_dropped_by_a_stop(
         raise RuntimeError("injected")
 
     subscription.offer = subscription.offer_reserved = fail
-    monkeypatch.setattr("django_gomq.bus.duty.time.sleep", sleep)
+    monkeypatch.setattr("django_gomq.backends.memory.dispatcher.time.sleep", sleep)
     broker.publish(Message("a.b"))
     asleep.wait(5)
     monkeypatch.undo()
@@ -281,7 +281,7 @@ def test_more_types_than_labels_share_a_queue_and_reach_their_consumers(
 def test_the_shared_queue_keeps_to_gates_and_priorities(
     make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_gomq.bus.queues.MAX_UNDECLARED_TYPES", 0)
+    monkeypatch.setattr("django_gomq.backends.memory.queues.MAX_UNDECLARED_TYPES", 0)
     broker, handled = make_broker(), list[int]()
     broker.consume("a.*", lambda m: handled.append(m.data), name="c")
     broker.consume("b.*", print, name="gate", overflow="backpressure", capacity=50)

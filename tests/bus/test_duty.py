@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus import duty as module
-from django_gomq.bus import ready as ready_module
+from django_gomq.backends.memory import dispatcher as module
+from django_gomq.backends.memory.dispatcher import MOST_AS_STAND_IN, Duty
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.duty import MOST_AS_STAND_IN, Duty
 from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.host import Host
 from django_gomq.bus.message import Message
-from django_gomq.bus.ready import ReadyList
-from django_gomq.bus.worker import Worker
+from django_gomq.bus.worker import ready_queue as ready_module
+from django_gomq.bus.worker.environment import Host
+from django_gomq.bus.worker.ready_queue import ReadyList
+from django_gomq.bus.worker.worker import Worker
 from tests.bus.conftest import MakeBroker
 from tests.bus.interleaving import interleaved
 from tests.bus.observing import Recorder
@@ -401,7 +401,7 @@ class Resting(Host):
 def test_a_thread_that_only_runs_errands_is_idle_for_the_host(
     make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_gomq.bus.worker.IDLE_SECONDS", 0.1)
+    monkeypatch.setattr("django_gomq.bus.worker.worker.IDLE_SECONDS", 0.1)
     host = Resting()
     worker = Worker(1, host=host)
     broker = make_broker(get_worker=lambda: worker)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus import process
+from django_gomq.bus import fork as process
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.message import Message
 from tests.bus.conftest import MakeBroker
@@ -231,7 +231,7 @@ def test_a_kernel_that_cannot_wipe_pages_is_no_trouble(
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("django_gomq.bus.process.mmap.mmap", refuse)
+    monkeypatch.setattr("django_gomq.bus.fork.mmap.mmap", refuse)
 
     assert isinstance(process._make_mark(), process._PidMark)
 

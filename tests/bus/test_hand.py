@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus import hand as module
+from django_gomq.bus.channels import subscription as module
+from django_gomq.bus.channels.subscription import choose_hand, take_in_hand
 from django_gomq.bus.delivery import Delivery, Run
-from django_gomq.bus.hand import choose_hand, take_in_hand
 from django_gomq.bus.message import Message
 from tests.bus.interleaving import interleaved
 from tests.bus.waiting import run_threads

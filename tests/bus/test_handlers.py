@@ -13,15 +13,10 @@ from typing import Any
 import pytest
 
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.delivery import Delivery
-from django_gomq.bus.event import Event
-from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.host import Care, Host
-from django_gomq.bus.loop import LoopRunner
-from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import (
+from django_gomq.bus.delivery import (
     BatchFailed,
     DeadLettered,
+    Delivery,
     DropReason,
     HandlerTimeoutError,
     Reject,
@@ -29,10 +24,15 @@ from django_gomq.bus.outcome import (
     RetryLater,
     Verdict,
 )
-from django_gomq.bus.processor import Processor
+from django_gomq.bus.event import Event
+from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
-from django_gomq.bus.slices import Server
-from django_gomq.bus.worker import Worker
+from django_gomq.bus.worker.async_loop import LoopRunner
+from django_gomq.bus.worker.environment import Care, Host
+from django_gomq.bus.worker.processor import Processor
+from django_gomq.bus.worker.runner import Server
+from django_gomq.bus.worker.worker import Worker
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder, Watcher
 from tests.bus.waiting import wait_until, wait_until_settled
@@ -582,7 +582,7 @@ def test_a_host_that_fails_after_a_handler_changes_nothing(
 def test_a_thread_with_nothing_to_do_tells_its_host(
     make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_gomq.bus.worker.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("django_gomq.bus.worker.worker.IDLE_SECONDS", 0.01)
     recorder = Recorder()
     broker = broker_on(BrokenHost("idle"), make_broker, recorder)
     broker.consume("a.b", lambda _: None, name="c")
@@ -669,8 +669,8 @@ def test_a_bug_in_the_bus_fails_the_attempt_and_loses_nothing(
         monkeypatch.undo()
         raise RuntimeError("injected")
 
-    name = "lane.Received" if run == "sync" else "processor.receive"
-    monkeypatch.setattr(f"django_gomq.bus.{name}", fail)
+    name = "Received" if run == "sync" else "receive"
+    monkeypatch.setattr(f"django_gomq.bus.worker.processor.{name}", fail)
     broker.publish(Message("a.b"))
     wait_until(lambda: broker.stats().consumers["c"].succeeded == 1)
     wait_until_settled(broker)

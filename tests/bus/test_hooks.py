@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from django_gomq.bus.consumer import Consumer
+from django_gomq.bus.delivery import ACK, Outcome
 from django_gomq.bus.errors import PublishError, QueueFullError
-from django_gomq.bus.hook import Attempt, Hook, Watch
-from django_gomq.bus.hooks import CARRIED, Hooks
+from django_gomq.bus.hooks import CARRIED, Attempt, Hook, Hooks, Watch
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import ACK, Outcome
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import MESSAGE, hand_over
 from tests.bus.waiting import wait_until

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from django_gomq.bus.host import Host
+from django_gomq.bus.worker.environment import Host
 
 
 def handle(message: object) -> str:

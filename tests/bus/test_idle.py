@@ -15,7 +15,7 @@ SECONDS = 3
 PROGRAM = f"""
 import json, threading, time
 from pathlib import Path
-from django_gomq.bus import worker
+from django_gomq.bus.worker import worker
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.message import Message
 from django_gomq.backends.memory import MemoryBackend

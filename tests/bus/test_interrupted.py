@@ -9,12 +9,12 @@ from typing import NoReturn
 
 import pytest
 
-from django_gomq.bus import lock_free
+from django_gomq.backends.memory import buffer as lock_free
+from django_gomq.backends.memory.buffer import LockFreeBuffer
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.errors import PublishError, QueueFullError
-from django_gomq.bus.lock_free import LockFreeBuffer
+from django_gomq.bus.interrupts import run_whole
 from django_gomq.bus.message import Message
-from django_gomq.bus.whole import run_whole
 from tests.bus.conftest import MakeBroker
 from tests.bus.interrupting import Interrupted, interrupt_often, undisturbed
 from tests.bus.ledger import CAPACITY, Ledger, Publisher, check_books, queue_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.channel import Channel
+from django_gomq.bus.channels.channel import Channel
 from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.message import Message
 from tests.bus.conftest import MakeBroker

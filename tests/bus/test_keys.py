@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from django_gomq.bus.channel import Channel
+from django_gomq.bus.channels.channel import Channel
+from django_gomq.bus.channels.key_order import KeyGate
 from django_gomq.bus.delivery import Delivery
-from django_gomq.bus.keys import KeyGate
 from django_gomq.bus.message import Message
 from tests.bus.waiting import LONG, fast_switching, run_threads, wait_until
 

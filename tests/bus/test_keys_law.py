@@ -6,9 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from django_gomq.bus.channel import Channel
+from django_gomq.bus.channels.channel import Channel
+from django_gomq.bus.channels.key_order import KeyGate
 from django_gomq.bus.delivery import Delivery
-from django_gomq.bus.keys import KeyGate
 from django_gomq.bus.message import Message
 
 

@@ -18,9 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.delivery import BatchFailed, Reject, RetryLater
 from django_gomq.bus.errors import PublishError
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import BatchFailed, Reject, RetryLater
 from django_gomq.bus.retry import Retry
 from tests.bus.conftest import MakeBroker
 from tests.bus.interleaving import HOT, interleaved

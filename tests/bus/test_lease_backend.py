@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.channels.subscription import Subscription
+from django_gomq.bus.delivery import RetryLater, Verdict
 from django_gomq.bus.errors import (
     BackendUnavailableError,
     BrokerClosedError,
     NoConsumerError,
 )
-from django_gomq.bus.hook import Hook
+from django_gomq.bus.hooks import Hook
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import RetryLater, Verdict
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.stats import ConsumerStats
-from django_gomq.bus.subscription import Subscription
 from tests.bus.fake_lease import LeaseBackend
 from tests.bus.fake_lease_store import LeaseStore
 from tests.bus.observing import Recorder

@@ -20,8 +20,14 @@ from typing import Any, Final
 import pytest
 
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.delivery import (
+    BatchFailed,
+    DropReason,
+    Reject,
+    RetryLater,
+    Verdict,
+)
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import BatchFailed, DropReason, Reject, RetryLater, Verdict
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.stats import QueueStats
 from tests.bus.conftest import MakeBroker

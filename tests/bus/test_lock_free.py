@@ -16,10 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from django_gomq.bus import lock_free as module
-from django_gomq.bus import permits
+from django_gomq.backends.memory import buffer as module
+from django_gomq.backends.memory.buffer import LockFreeBuffer
+from django_gomq.bus.channels import permits
 from django_gomq.bus.delivery import Run
-from django_gomq.bus.lock_free import LockFreeBuffer
 from tests.bus.interleaving import interleaved
 from tests.bus.interrupting import Interrupted
 from tests.bus.waiting import fast_switching, run_threads, wait_until

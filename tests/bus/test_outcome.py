@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus.errors import ConfigurationError
-from django_gomq.bus.outcome import (
+from django_gomq.bus.delivery import (
     ACK,
     EXPIRED,
     Ack,
@@ -16,6 +15,7 @@ from django_gomq.bus.outcome import (
     RetryLater,
     Verdict,
 )
+from django_gomq.bus.errors import ConfigurationError
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5, 86_400])

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.errors import MessageError
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.stats import ConsumerStats, Remainder
-from django_gomq.bus.subscription import Subscription
 from tests.bus.fake_partition import PartitionBackend
 from tests.bus.fake_partition_log import Log
 from tests.bus.waiting import wait_until, wait_until_settled

@@ -7,8 +7,8 @@ from collections import deque
 
 import pytest
 
-from django_gomq.bus import process
-from django_gomq.bus.process import Process, current, settle_in
+from django_gomq.bus import fork as process
+from django_gomq.bus.fork import Process, current, settle_in
 from tests.bus.forking import in_child
 from tests.bus.waiting import fast_switching, run_threads
 
@@ -187,7 +187,7 @@ def test_where_the_kernel_wipes_no_page_the_pid_tells(
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("django_gomq.bus.process.mmap.mmap", refuse)
+    monkeypatch.setattr("django_gomq.bus.fork.mmap.mmap", refuse)
 
     mark = process._make_mark()
     before = mark[0]

@@ -13,26 +13,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_gomq.bus import lane as module
 from django_gomq.bus.consumer import make_consumer
-from django_gomq.bus.delivery import Delivery
-from django_gomq.bus.errors import DecodeError
-from django_gomq.bus.event import Event
-from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.host import Care, Host
-from django_gomq.bus.lane import Passage
-from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import (
+from django_gomq.bus.delivery import (
     ACK,
     DeadLettered,
+    Delivery,
     Outcome,
     Reject,
     RetryAfter,
     RetryLater,
     Verdict,
 )
-from django_gomq.bus.processor import Processor
+from django_gomq.bus.errors import DecodeError
+from django_gomq.bus.event import Event
+from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
+from django_gomq.bus.worker import processor as module
+from django_gomq.bus.worker.environment import Care, Host
+from django_gomq.bus.worker.processor import Passage, Processor
 from tests.bus.observing import Recorder, Watcher
 
 NEVER = float("inf")

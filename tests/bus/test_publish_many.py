@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_gomq.backends.memory import MemoryBackend
+from django_gomq.backends.memory.queues import TypeQueue
 from django_gomq.bus.backend import Surroundings
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.errors import (
     BrokerClosedError,
@@ -28,8 +30,6 @@ from django_gomq.bus.errors import (
 )
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
-from django_gomq.bus.queues import TypeQueue
-from django_gomq.bus.subscription import Subscription
 from django_gomq.bus.timers import Timers
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Watcher

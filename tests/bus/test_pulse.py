@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus import pulse as pulse_module
 from django_gomq.bus.message import Message
-from django_gomq.bus.pulse import Pulse
+from django_gomq.bus.worker import async_loop as pulse_module
+from django_gomq.bus.worker.async_loop import Pulse
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder
 from tests.bus.waiting import LONG, wait_until, wait_until_settled

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus import ready as module
-from django_gomq.bus.ready import ReadyList
+from django_gomq.bus.worker import ready_queue as module
+from django_gomq.bus.worker.ready_queue import ReadyList
 from tests.bus.interleaving import interleaved
 from tests.bus.interrupting import Interrupted
 from tests.bus.waiting import LONG, fast_switching, run_threads, wait_until
@@ -333,7 +333,7 @@ def test_a_wake_up_that_a_signal_handler_ends_keeps_nobody_asleep_for_ever(
             self._lock.release()
 
     interrupted, got = threading.Event(), deque[int | None]()
-    monkeypatch.setattr("django_gomq.bus.ready.Lock", Bed)
+    monkeypatch.setattr("django_gomq.bus.worker.ready_queue.Lock", Bed)
     threads = [
         threading.Thread(target=lambda: got.append(ready.next()), daemon=True)
         for _ in range(sleepers)

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.delivery import Delivery, Received, receive
 from django_gomq.bus.errors import DecodeError
 from django_gomq.bus.message import Message
-from django_gomq.bus.received import Received, receive
 from tests.bus.waiting import run_threads
 
 FIELDS = ("type", "body", "key", "priority", "delay", "made", "time", "number", "id")

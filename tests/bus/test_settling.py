@@ -11,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_gomq.bus.backend import Settled
+from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
-from django_gomq.bus.delivery import Delivery
-from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import (
+from django_gomq.bus.delivery import (
     ACK,
     CUT_OFF,
     EXPIRED,
     DeadLettered,
+    Delivery,
     Outcome,
     RetryAfter,
     Verdict,
 )
-from django_gomq.bus.settling import Results, Settler
-from django_gomq.bus.subscription import Subscription
+from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.message import Message
+from django_gomq.bus.worker.settler import Results, Settler
 from tests.bus.observing import Recorder
 
 OUTCOMES: list[Outcome] = [

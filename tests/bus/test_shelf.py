@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus import shelf as module
-from django_gomq.bus.shelf import Shelf
-from django_gomq.bus.timers import Timers
+from django_gomq.bus import timers as module
+from django_gomq.bus.timers import Shelf, Timers
 
 
 class Clock(Timers):

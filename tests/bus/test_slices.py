@@ -15,19 +15,17 @@ from hypothesis import strategies as st
 from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.backend import Surroundings
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.counts import ConsumerCounts, HistogramState
-from django_gomq.bus.delivery import Delivery, Run
-from django_gomq.bus.hook import Hook
-from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.host import Host
+from django_gomq.bus.delivery import Delivery, Reject, RetryLater, Run, Verdict
+from django_gomq.bus.hooks import Hook, Hooks
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import Reject, RetryLater, Verdict
-from django_gomq.bus.processor import Processor
 from django_gomq.bus.retry import Retry
-from django_gomq.bus.slices import Server
-from django_gomq.bus.subscription import Subscription
 from django_gomq.bus.timers import Timers
+from django_gomq.bus.worker.environment import Host
+from django_gomq.bus.worker.processor import Processor
+from django_gomq.bus.worker.runner import Server
 from tests.bus.observing import Watcher
 from tests.bus.waiting import wait_until, wait_until_settled
 
@@ -55,7 +53,7 @@ def clocked() -> Iterator[Clock]:
     clock = Clock()
     times = SimpleNamespace(monotonic=clock.monotonic, time=clock.time)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("slices", "lane", "processor", "delivery", "message"):
+        for module in ("worker.runner", "worker.processor", "delivery", "message"):
             patch.setattr(f"django_gomq.bus.{module}.time", times)
         yield clock
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from django_gomq.bus.counts import Histogram
-from django_gomq.bus.outcome import DropReason, Verdict
+from django_gomq.bus.delivery import DropReason, Verdict
 from django_gomq.bus.stats import BrokerStats, ConsumerStats, QueueStats, Remainder
 
 NOTHING = Histogram([1.0]).state()

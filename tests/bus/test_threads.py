@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from django_gomq.bus import threads
-from django_gomq.bus.threads import claim_thread, is_bus_thread
-from django_gomq.bus.whole import run_whole
+from django_gomq.bus import fork as threads
+from django_gomq.bus.fork import claim_thread, is_bus_thread
+from django_gomq.bus.interrupts import run_whole
 from tests.bus.waiting import run_threads
 
 

@@ -9,10 +9,10 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
-from django_gomq import outgoing, startup
+from django_gomq import outgoing, site
 from django_gomq.bus.registry import registry
+from django_gomq.site import Site, brokers
 from django_gomq.testing import live
-from django_gomq.wiring import Site, brokers
 from tests.django_site import databases, postgres
 
 SIGNALS = (post_save, post_delete, m2m_changed)
@@ -37,7 +37,7 @@ def own_registry() -> Iterator[None]:
     """Starts with no consumer, and goes back to the site's own."""
     with registry.isolated():
         yield
-    startup.renew()
+    site.renew()
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def use_site(own_registry: None) -> Iterator[UseSite]:
             return brokers.site
 
         yield use
-        startup.close()
+        site.close()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from django_gomq import (
     emit_many,
     get_broker,
 )
-from django_gomq.wiring import brokers
+from django_gomq.site import brokers
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Held, Seen, Undo, fill, hold, listen, wait_quiet

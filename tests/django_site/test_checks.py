@@ -180,7 +180,7 @@ def test_e006_is_silent_where_numbers_are_shared(
 def test_before_the_setup_checks_have_nothing_to_say(
     own_registry: None, own_event_classes: None
 ) -> None:
-    from django_gomq.wiring import brokers
+    from django_gomq.site import brokers
 
     brokers.set_up(None)
 

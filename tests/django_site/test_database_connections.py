@@ -13,7 +13,7 @@ from django.db import close_old_connections, connections
 from django.db.backends.signals import connection_created
 from pytest_django import DjangoDbBlocker
 
-from django_gomq import Message, consumer, emit, emit_many, get_broker, startup
+from django_gomq import Message, consumer, emit, emit_many, get_broker, site
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.databases import (
@@ -144,7 +144,7 @@ def test_a_connection_is_younger_than_its_greatest_age(
     opened: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("django_gomq.connections.KEEP_SECONDS", 0.0)
+    monkeypatch.setattr("django_gomq.database.KEEP_SECONDS", 0.0)
     alias = use_database(CONN_MAX_AGE=0)
     consumer("page.viewed", name="counts")(lambda message: ask(alias))
     live_site(THREADS=1)
@@ -171,7 +171,7 @@ def test_a_request_closes_its_connection_as_ever(
 def test_async_handlers_that_run_idle_give_their_connection_back(
     use_database: UseDatabase, live_site: UseSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_gomq.surroundings.ASYNC_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("django_gomq.database.ASYNC_IDLE_SECONDS", 0.05)
     alias = use_database(CONN_MAX_AGE=None)
     counts: list[int] = []
 
@@ -202,7 +202,7 @@ def test_a_close_gives_the_connections_of_async_handlers_back(
     wait_quiet()
     kept = len(other_backends())
 
-    startup.close()
+    site.close()
 
     assert kept == 1
     wait_until(lambda: not other_backends(), "the connection to be closed")
@@ -211,7 +211,7 @@ def test_a_close_gives_the_connections_of_async_handlers_back(
 def test_an_async_handler_does_not_close_what_another_one_reads_from(
     use_database: UseDatabase, live_site: UseSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_gomq.connections.KEEP_SECONDS", 0.0)
+    monkeypatch.setattr("django_gomq.database.KEEP_SECONDS", 0.0)
     alias = use_database(CONN_MAX_AGE=0)
     Record.objects.using(alias).bulk_create(Record(patient_id=n) for n in range(300))
     seen: list[int] = []

@@ -12,7 +12,7 @@ from django.db import connections, transaction
 from pytest_django import DjangoDbBlocker
 
 from django_gomq import Message, consumer, emit, get_broker
-from django_gomq.connections import clean_up
+from django_gomq.database import clean_up
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.databases import postgres_alias

@@ -38,8 +38,8 @@ def pool(
 
     Threads do not run idle, which would give back what they kept.
     """
-    monkeypatch.setattr("django_gomq.bus.worker.IDLE_SECONDS", 3600.0)
-    monkeypatch.setattr("django_gomq.surroundings.ASYNC_IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr("django_gomq.bus.worker.worker.IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr("django_gomq.database.ASYNC_IDLE_SECONDS", 3600.0)
     options = {"pool": {"min_size": MAX_SIZE, "max_size": MAX_SIZE, "timeout": SECONDS}}
     with (
         django_db_blocker.unblock(),
@@ -178,8 +178,8 @@ def pid():
 
 seen = []
 consumer("page.viewed", name="asks")(lambda message: seen.append(pid()))
-from django_gomq import startup
-startup.renew()
+from django_gomq import site
+site.renew()
 
 def sessions():
     for _ in range(6):

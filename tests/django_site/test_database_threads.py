@@ -138,7 +138,7 @@ def opened() -> Iterator[list[str]]:
 def test_a_connection_past_its_age_is_closed_after_the_handler(
     live_site: UseSite, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_gomq.connections.KEEP_SECONDS", 0.0)
+    monkeypatch.setattr("django_gomq.database.KEEP_SECONDS", 0.0)
     consumer("page.viewed", name="counts")(lambda message: Record.objects.count())
     live_site(THREADS=1)
 
@@ -185,7 +185,7 @@ def test_a_handler_without_queries_pays_for_no_look_at_connections(
 ) -> None:
     looked: list[str] = []
     monkeypatch.setattr(
-        "django_gomq.connections.close_old_connections",
+        "django_gomq.database.close_old_connections",
         lambda: looked.append(threading.current_thread().name),
     )
     consumer("page.viewed", name="idles")(lambda message: None)

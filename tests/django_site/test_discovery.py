@@ -9,9 +9,9 @@ import pytest
 from django.core.checks import run_checks
 from django.test import override_settings
 
-from django_gomq import ConfigurationError, consumer, startup
+from django_gomq import ConfigurationError, consumer, site
 from django_gomq.bus.registry import registry
-from django_gomq.wiring import brokers
+from django_gomq.site import brokers
 from tests.django_site.conftest import UseSite
 
 MakeApp = Callable[..., str]
@@ -121,7 +121,7 @@ def test_a_file_that_needs_a_module_nobody_installed_is_skipped_with_a_warning(
     make_app("gomq_shop", consumers=CONSUMERS)
 
     with override_settings(INSTALLED_APPS=["django_gomq", "gomq_chat", "gomq_shop"]):
-        startup.renew()
+        site.renew()
         assert brokers.site is not None
         names = [one.name for one in brokers.site.consumers]
         warnings = [one for one in run_checks(tags=["gomq"]) if one.id == "gomq.W001"]

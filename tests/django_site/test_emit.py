@@ -6,7 +6,7 @@ from django_gomq import (
     emit,
 )
 from django_gomq.emit import not_installed
-from django_gomq.wiring import brokers
+from django_gomq.site import brokers
 from tests.django_site.clinic.events import RecordSaved
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import listen

@@ -7,7 +7,7 @@ import pytest
 from django.db import transaction
 
 from django_gomq import Broker, EncodeError, Message, QueueFullError, emit_many
-from django_gomq.wiring import brokers
+from django_gomq.site import brokers
 from tests.django_site.clinic.events import RecordSaved
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import fill, hold, listen

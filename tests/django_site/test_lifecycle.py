@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from django_gomq import Message, consumer, emit, get_broker, startup
+from django_gomq import Message, consumer, emit, get_broker, site
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import hold, listen, wait_quiet
 from tests.django_site.waiting import SECONDS
@@ -67,7 +67,7 @@ def test_close_finishes_what_was_accepted(live_site: UseSite) -> None:
     for number in range(200):
         emit("page.viewed", number)
 
-    startup.close()
+    site.close()
 
     assert seen.data == list(range(200))
     assert bus_threads() == []
@@ -96,8 +96,8 @@ def test_close_counts_and_logs_what_is_left(
 def test_close_is_idempotent_and_needs_no_start(live_site: UseSite) -> None:
     site = live_site()
 
-    startup.close()
-    startup.close()
+    site.close()
+    site.close()
 
     assert bus_threads() == []
     assert not site.brokers["default"].is_closed
@@ -134,7 +134,7 @@ def test_after_the_end_nothing_starts_again(live_site: UseSite) -> None:
     listen("page.viewed", "blog.read")
     live_site(BROKERS=BOTH, ROUTES={"blog.*": "second"})
     emit("page.viewed")
-    startup.close()
+    site.close()
 
     receipts = [emit("page.viewed"), emit("blog.read")]
 

@@ -6,7 +6,7 @@ from opentelemetry import context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from django_gomq import emit, get_broker
-from django_gomq.bus.hook import Hook
+from django_gomq.bus.hooks import Hook
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import listen
 

@@ -119,7 +119,7 @@ def test_an_async_handler_survives_a_killed_backend(
 def test_a_thread_that_runs_idle_gives_its_connection_back(
     postgres_database: str, live_site: UseSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_gomq.bus.worker.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("django_gomq.bus.worker.worker.IDLE_SECONDS", 0.05)
     pids: list[int] = []
     consumer("page.viewed", name="asks")(
         lambda message: pids.append(backend_pid(postgres_database))
@@ -134,12 +134,12 @@ def test_a_thread_that_runs_idle_gives_its_connection_back(
 
 
 def test_a_stopped_thread_gives_its_connection_back(pids: list[int]) -> None:
-    from django_gomq import startup
+    from django_gomq import site
 
     emit_and_wait()
     busy = other_backends()
 
-    startup.close()
+    site.close()
 
     wait_until(lambda: not other_backends(), "stopped threads")
     assert busy == pids

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from django_gomq.running import (
+from django_gomq.process_role import (
     command_of,
     consumers_run,
     runs_here,

@@ -8,8 +8,7 @@ from django.core.checks import Error, run_checks
 from pytest_django import Settings
 
 from django_gomq import ConfigurationError
-from django_gomq.conf import load
-from django_gomq.rules import check
+from django_gomq.conf import check, load
 from tests.django_site.conftest import UseSite
 
 WRONG: list[tuple[Any, str, str]] = [

@@ -20,7 +20,7 @@ import pytest
 from django.test import Client
 
 from django_gomq import emit, get_broker
-from django_gomq.observability.metrics import serving
+from django_gomq.observability.metrics import http as serving
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import hold, listen, wait_quiet
 from tests.django_site.programs import ROOT, environment, run_program
@@ -91,7 +91,7 @@ def test_numbers_are_shared_once_a_second_without_a_scrape(
 def test_what_the_stop_drops_is_in_the_last_numbers(
     live_site: UseSite, folder: Path
 ) -> None:
-    from django_gomq import startup
+    from django_gomq import site
 
     held = hold("page.viewed")
     live_site(DRAIN_TIMEOUT=0.05)
@@ -99,9 +99,9 @@ def test_what_the_stop_drops_is_in_the_last_numbers(
         emit("page.viewed")
     assert held.entered.wait(SECONDS)
 
-    startup.close()
+    site.close()
     held.release.set()
-    startup.close()
+    site.close()
 
     live_site()
     page = Client().get("/gomq/metrics").content.decode()

@@ -6,8 +6,7 @@ import pytest
 from django.test import override_settings
 
 from django_gomq import ConfigurationError, consumer, emit, get_broker
-from django_gomq.startup import check_environment
-from django_gomq.wiring import brokers
+from django_gomq.site import brokers, check_environment
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import listen, wait_quiet
 

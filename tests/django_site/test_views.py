@@ -9,7 +9,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.test import AsyncClient, Client, RequestFactory
 
 from django_gomq import emit, get_broker, views
-from django_gomq.wiring import brokers
+from django_gomq.site import brokers
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import fill, hold, listen
 from tests.django_site.waiting import wait_until

@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_gomq.management.commands.gomq import SUBCOMMANDS
-from django_gomq.running import consumers_run
+from django_gomq.process_role import consumers_run
 from tests.django_site.programs import run_program
 from tests.management.commanding import gomq, run_gomq
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 import pytest
 from msgspec.structs import replace
 
-from django_gomq.management.listing.as_mermaid import as_mermaid
 from django_gomq.management.listing.overview import (
     BrokerRow,
     ConsumerRow,
@@ -18,6 +17,7 @@ from django_gomq.management.listing.overview import (
     Overview,
     WarningRow,
 )
+from django_gomq.management.listing.render import as_mermaid
 
 # The part of Mermaid's grammar that is used: quoted texts hold neither quotes nor what
 # begins a directive, so that nothing in them can end them.

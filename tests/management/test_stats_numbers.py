@@ -9,10 +9,14 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from django_gomq.management.stats.limits import Limits
-from django_gomq.management.stats.numbers import Numbers, Quantiles, take
-from django_gomq.management.stats.quantiles import estimate
-from django_gomq.management.stats.rates import rates_between
+from django_gomq.management.stats.numbers import (
+    Limits,
+    Numbers,
+    Quantiles,
+    estimate,
+    rates_between,
+    take,
+)
 
 CONSUMER: Final = 'broker="default",consumer="audit"'
 PAGE: Final = f"""\

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError
 
-from django_gomq.management.stats.page import Page
+from django_gomq.management.stats.sources import Page
 from tests.django_site.waiting import SECONDS
 from tests.docs.pasting import free_port
 from tests.management.commanding import gomq, run_gomq

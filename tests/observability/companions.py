@@ -15,9 +15,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.worker import Worker
+from django_gomq.bus.worker.worker import Worker
 from django_gomq.observability.metrics.collector import BusCollector
-from django_gomq.observability.metrics.sharing import Sharing
+from django_gomq.observability.metrics.multiprocess.collector import Sharing
 
 from .live import do_nothing, publish, wait_handled, wait_quiet
 from .numbers import Page

@@ -11,9 +11,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.consumer import make_consumer
-from django_gomq.bus.hook import Attempt
+from django_gomq.bus.delivery import ACK
+from django_gomq.bus.hooks import Attempt
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import ACK
 from django_gomq.bus.retry import Retry
 from django_gomq.observability.logs import ContextFilter, ContextHook
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from django_gomq.bus.delivery import DropReason, RetryAfter, RetryLater
 from django_gomq.bus.errors import PublishError, QueueFullError
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import DropReason, RetryAfter, RetryLater
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.stats import Remainder
 from django_gomq.observability.logs import LogHook
-from django_gomq.observability.logs.limiter import MAX_SUBJECTS, Limiter, Subject
+from django_gomq.observability.logs.hook import MAX_SUBJECTS, Limiter, Subject
 
 from .conftest import MakeBroker
 from .live import do_nothing, publish

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.hook import Attempt, Hook, Watch
+from django_gomq.bus.hooks import Attempt, Hook, Watch
 from django_gomq.bus.retry import Retry
 from django_gomq.observability.metrics import install, render
 

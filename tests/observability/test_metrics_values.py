@@ -10,14 +10,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.delivery import DropReason, Reject, RetryLater
 from django_gomq.bus.errors import BrokerClosedError, NoConsumerError, QueueFullError
-from django_gomq.bus.hook import Hook
-from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.fork import Process
+from django_gomq.bus.hooks import Hook, Hooks
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import DropReason, Reject, RetryLater
-from django_gomq.bus.process import Process
 from django_gomq.bus.retry import Retry
-from django_gomq.bus.worker import Worker
+from django_gomq.bus.worker.worker import Worker
 from django_gomq.observability.metrics import collector, install
 
 from .conftest import MakeBroker

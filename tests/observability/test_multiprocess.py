@@ -13,9 +13,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from django_gomq.observability.metrics import install, render, uninstall
-from django_gomq.observability.metrics.cells import Cells
+from django_gomq.observability.metrics.multiprocess.files import Cells
+from django_gomq.observability.metrics.multiprocess.slots import claim
 from django_gomq.observability.metrics.registration import end, flush
-from django_gomq.observability.metrics.slots import claim
 
 from .companions import (
     Companion,

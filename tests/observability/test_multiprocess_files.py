@@ -17,17 +17,16 @@ from hypothesis import strategies as st
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from django_gomq.observability.metrics import check_directory
-from django_gomq.observability.metrics.cells import (
+from django_gomq.observability.metrics.multiprocess.files import (
     Cells,
     Torn,
+    look,
     read_numbers,
     read_used,
 )
-from django_gomq.observability.metrics.dead_slots import remove_live
-from django_gomq.observability.metrics.directory import look
-from django_gomq.observability.metrics.ledger import Ledger
-from django_gomq.observability.metrics.merging import Merger
-from django_gomq.observability.metrics.slots import hold
+from django_gomq.observability.metrics.multiprocess.reader import Merger
+from django_gomq.observability.metrics.multiprocess.slots import hold, remove_live
+from django_gomq.observability.metrics.multiprocess.writer import Ledger
 
 from .companions import Companion, library_page, run_to_the_end
 

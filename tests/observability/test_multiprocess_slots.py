@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from django_gomq.observability.metrics.slots import Slot, claim, hold
+from django_gomq.observability.metrics.multiprocess.slots import Slot, claim, hold
 
 from .companions import fork, kill, living, run_to_the_end
 

@@ -18,16 +18,16 @@ from opentelemetry.trace import (
 )
 
 from django_gomq.bus.consumer import make_consumer
-from django_gomq.bus.errors import NoConsumerError, QueueFullError
-from django_gomq.bus.hook import Attempt
-from django_gomq.bus.message import MAX_HEADERS, Message, validate
-from django_gomq.bus.outcome import (
+from django_gomq.bus.delivery import (
     ACK,
     BatchFailed,
     DeadLettered,
     Reject,
     RetryLater,
 )
+from django_gomq.bus.errors import NoConsumerError, QueueFullError
+from django_gomq.bus.hooks import Attempt
+from django_gomq.bus.message import MAX_HEADERS, Message, validate
 from django_gomq.bus.retry import Retry
 from django_gomq.observability.tracing import TracingHook
 

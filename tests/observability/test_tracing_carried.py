@@ -15,7 +15,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.hooks import CARRIED
 from django_gomq.bus.message import Message
-from django_gomq.observability.tracing.carrier import CarriedHeaders
+from django_gomq.observability.tracing.headers import CarriedHeaders
 
 from .conftest import MakeBroker
 from .live import wait_quiet

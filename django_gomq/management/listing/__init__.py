@@ -11,14 +11,12 @@ from django.core.management.base import CommandError
 from django.urls import get_resolver
 
 from django_gomq.management.subcommand import Write
-from django_gomq.wiring import brokers
+from django_gomq.site import brokers
 
-from .as_json import as_json
-from .as_mermaid import as_mermaid
-from .as_table import as_table
-from .gathering import gather
+from .collect import gather
+from .emitters import project_files
 from .overview import Overview
-from .sources import project_files
+from .render import as_json, as_mermaid, as_table
 
 __all__ = ["HELP", "add_arguments", "run"]
 

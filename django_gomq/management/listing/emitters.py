@@ -1,21 +1,257 @@
-"""Where a project's source emits, and what; found without running it."""
+"""Finds in the project's source who emits what."""
 
 from __future__ import annotations
 
 import ast
+import enum
+import os
 import sys
-from collections import defaultdict
+import tokenize
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
-from typing import Final
+from types import ModuleType
+from typing import Any, Final, get_type_hints
 
 import msgspec
+from django.apps import apps
+from django.conf import settings
 
 from django_gomq import aemit, emit, emit_many, emit_model_events, emit_on_signal
+from django_gomq.bus.event import Event, EventMeta
 
-from .meaning import Place
 from .overview import Emitter
-from .reading import Source, bindings, calls, read
+
+_INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
+_LEFT_OUT: Final = frozenset({"tests", "test", "migrations", "node_modules"})
+_OURSELVES: Final = "django_gomq"
+
+
+def project_files() -> Mapping[str, Path]:
+    """Return the files of the installed apps, and of the root URLconf's package.
+
+    By module name. Packages that were installed, tests and migrations are left out:
+    what those emit says nothing about what this project does. Imports nothing.
+    """
+    found: dict[str, Path] = {}
+    for package, folder in _packages():
+        if _INSTALLED.isdisjoint(folder.parts):
+            for path in _python_files(folder):
+                found.setdefault(_module_name(package, path.relative_to(folder)), path)
+    return found
+
+
+def _packages() -> Iterator[tuple[str, Path]]:
+    for app in apps.get_app_configs():
+        is_package = isinstance(app.module, ModuleType) and hasattr(
+            app.module, "__path__"
+        )
+        if is_package and app.name != _OURSELVES:
+            yield app.name, Path(app.path)
+    yield from _package_of_urls()
+
+
+def _package_of_urls() -> Iterator[tuple[str, Path]]:
+    """Yield the project's package, which has views and is often no app itself."""
+    package = str(getattr(settings, "ROOT_URLCONF", "")).rpartition(".")[0]
+    if not package:
+        return
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return
+    for folder in (spec and spec.submodule_search_locations) or ():
+        yield package, Path(folder)
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(one for one in folders if _is_looked_into(one))
+        for name in sorted(files):
+            if name.endswith(".py") and not _is_test(name.removesuffix(".py")):
+                yield Path(place, name)
+
+
+def _is_looked_into(folder: str) -> bool:
+    return not folder.startswith((".", "__")) and folder not in _LEFT_OUT | _INSTALLED
+
+
+def _is_test(stem: str) -> bool:
+    is_named_so = stem in {"test", "tests", "conftest"}
+    return is_named_so or stem.startswith("test_") or stem.endswith("_test")
+
+
+def _module_name(package: str, relative: Path) -> str:
+    parts = [package, *relative.with_suffix("").parts]
+    if parts[-1] == "__init__":
+        parts.pop()
+    return ".".join(parts)
+
+
+Locals = Mapping[str, ast.expr | None]
+"""Names that functions bind, with the value of each that one assigns just once."""
+
+_FUNCTION_NODES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_NAMED: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)
+
+
+class Source(msgspec.Struct, frozen=True, eq=False):
+    """One source file, parsed."""
+
+    module: str
+    tree: ast.Module
+    imports: Mapping[str, str]
+    """What local names stand for, as dotted paths; those inside functions too."""
+
+
+def read(module: str, path: Path) -> Source:
+    """Parse a file.
+
+    Raises OSError, SyntaxError, ValueError, ImportError (of its relative imports),
+    RecursionError or MemoryError for one that cannot be read or is no module.
+    """
+    with tokenize.open(path) as file:
+        tree = ast.parse(file.read())
+    is_package = path.name == "__init__.py"
+    package = module if is_package else module.rpartition(".")[0]
+    return Source(module, tree, dict(_imports(tree, package)))
+
+
+def _imports(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for one in node.names:
+                top = one.name.partition(".")[0]
+                yield one.asname or top, one.name if one.asname else top
+        elif isinstance(node, ast.ImportFrom):
+            origin = resolve_name(f"{'.' * node.level}{node.module or ''}", package)
+            for one in node.names:
+                yield one.asname or one.name, f"{origin}.{one.name}"
+
+
+def calls(tree: ast.Module, known: Locals) -> Iterator[tuple[ast.Call, Locals]]:
+    """Yield each call with the local names there, and with those known before."""
+    todo: list[tuple[ast.AST, Locals]] = [(tree, known)]
+    while todo:
+        node, names = todo.pop()
+        if isinstance(node, ast.Call):
+            yield node, names
+        if isinstance(node, _FUNCTION_NODES):
+            names = {**names, **bindings(node)}
+        todo += ((child, names) for child in ast.iter_child_nodes(node))
+
+
+def bindings(scope: ast.AST) -> Locals:
+    """Return what a function, or a module, binds itself, other than by imports."""
+    times: Counter[str] = Counter()
+    values: dict[str, ast.expr] = {}
+    for node in _own_nodes(scope):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            times[node.id] += 1
+        elif isinstance(node, ast.arg):
+            times[node.arg] += 1
+        elif isinstance(node, _NAMED) and node.name:
+            times[node.name] += 1
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [one.id for one in targets if isinstance(one, ast.Name)]
+            values |= dict.fromkeys(names, node.value) if node.value else {}
+    return {name: values.get(name) if times[name] == 1 else None for name in times}
+
+
+def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes inside, but not those inside inner functions and classes."""
+    todo = [*ast.iter_child_nodes(scope)]
+    while todo:
+        node = todo.pop()
+        yield node
+        if not isinstance(node, (ast.ClassDef, *_FUNCTION_NODES)):
+            todo += ast.iter_child_nodes(node)
+
+
+class Place(msgspec.Struct, frozen=True, eq=False):
+    """Where an expression stands: in a file, with local names."""
+
+    source: Source
+    names: Locals
+
+    def assigned(self, node: ast.expr) -> ast.expr:
+        """Return what a local name was assigned; anything else as it is."""
+        found = self.names.get(node.id) if isinstance(node, ast.Name) else None
+        return found or node
+
+    def event_type(self, node: ast.expr) -> str | None:
+        """Return the type of the event that is written there; None: only a run tells.
+
+        That is a text, or a name or call that stands for a text, an Event or its class.
+        """
+        node = self.assigned(node)
+        if isinstance(node, ast.Constant):
+            return _type_of(node.value)
+        if isinstance(node, ast.Call):
+            return _type_of(_made_by(self.value(node.func)))
+        return _type_of(self.value(node))
+
+    def value(self, node: ast.expr) -> Any:
+        """Return what a name that is not local is, or an attribute of one, or None.
+
+        It imports nothing. Attributes are those of modules, classes and members of
+        enums: to ask another object may wake a lazy one.
+        """
+        attributes: list[str] = []
+        while isinstance(node, ast.Attribute):
+            attributes.insert(0, node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name) or node.id in self.names:
+            return None
+        imported = self.source.imports.get(node.id, "")
+        paths = [imported, f"{self.source.module}.{node.id}"]
+        found = [_loaded([*path.split("."), *attributes]) for path in paths]
+        return next((one for one in found if one is not None), None)
+
+
+def _loaded(parts: Sequence[str]) -> Any:
+    for cut in range(len(parts) - 1, 0, -1):
+        value: Any = sys.modules.get(".".join(parts[:cut]))
+        if value is not None:
+            for part in parts[cut:]:
+                value = _attribute(value, part)
+            return value
+    return None
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    # Not isinstance(), which asks a lazy object for what it stands for.
+    if not issubclass(type(owner), (ModuleType, type, enum.Enum)):
+        return None
+    try:
+        return getattr(owner, name)
+    except Exception:  # noqa: BLE001 - a class may answer by any code
+        return None
+
+
+def _made_by(function: Any) -> Any:
+    """Return the Event class that is called, has that method, or is announced."""
+    for one in (function, getattr(function, "__self__", None)):
+        if isinstance(one, EventMeta):
+            return one
+    try:
+        announced = get_type_hints(function).get("return")
+    except Exception:  # noqa: BLE001 - annotations may be any code
+        return None
+    return announced if isinstance(announced, EventMeta) else None
+
+
+def _type_of(value: Any) -> str | None:
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, Event):
+        value = type(value)
+    if isinstance(value, EventMeta):
+        value = value.__event_type__
+    return value if isinstance(value, str) and value else None
+
 
 _FUNCTIONS: Final = (aemit, emit, emit_many, emit_model_events, emit_on_signal)
 _UNREADABLE: Final = (

@@ -1,4 +1,4 @@
-"""Who emits and who listens, as values: events, consumers, brokers, routes."""
+"""Who emits and who listens, as values to be shown."""
 
 from __future__ import annotations
 

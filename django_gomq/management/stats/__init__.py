@@ -22,6 +22,6 @@ def run(options: Mapping[str, Any], write: Write) -> int:
     Returns 0, or 1 if something is above its limit. Raises CommandError, with
     ``returncode`` 2, where there are no numbers to be had.
     """
-    from .showing import show  # noqa: PLC0415 - help needs no client of Prometheus
+    from .command import show  # noqa: PLC0415 - help needs no client of Prometheus
 
     return show(options, write)

@@ -1,15 +1,41 @@
-"""The numbers of consumers and events, out of samples; it knows no source of them."""
+"""The numbers on a metrics page, with their rates, quantiles and limits."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 from prometheus_client.metrics_core import Metric
 
-from .quantiles import estimate
+FINE: Final = 0
+OVER: Final = 1
+"""Something is above a limit."""
+CANNOT_READ: Final = 2
+
+
+def estimate(q: float, buckets: Sequence[tuple[float, float]]) -> float | None:
+    """Return about the value that a share ``q`` of all observations is not above.
+
+    ``buckets`` are pairs of upper bound and cumulative count, sorted, the last bound
+    infinite. As Prometheus' ``histogram_quantile`` does, it takes observations to be
+    spread evenly inside a bucket, and answers with the highest finite bound for what is
+    above that. None without observations.
+    """
+    if len(buckets) < 2 or not math.isinf(buckets[-1][0]) or buckets[-1][1] <= 0:  # noqa: PLR2004 - one finite bucket and the infinite
+        return None
+    rank = q * buckets[-1][1]
+    index = next(i for i, (_, count) in enumerate(buckets) if count >= rank)
+    if index == len(buckets) - 1:
+        return buckets[-2][0]
+    lower, below = buckets[index - 1] if index else (0.0, 0.0)
+    upper, count = buckets[index]
+    if count == below:
+        return upper
+    return lower + (upper - lower) * (rank - below) / (count - below)
+
 
 PREFIX: Final = "gomq_"
 _FAILURES: Final = ("error", "timeout", "rejected")
@@ -207,3 +233,96 @@ def _events(table: _Table, keys: Iterable[Key]) -> list[EventNumbers]:
         )
         for key in keys
     ]
+
+
+Rate = Mapping[Key, float]
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts a second; what is new since the earlier moment has none."""
+
+    handled: Rate
+    failed: Rate
+    published: Rate
+
+
+def rates_between(earlier: Numbers, later: Numbers, seconds: float) -> Rates | None:
+    """Return the rates, or None where the two are not numbers of the same processes."""
+    is_other = (earlier.started, earlier.processes) != (later.started, later.processes)
+    if is_other or seconds <= 0:
+        return None
+
+    def rate(count: Callable[[Numbers], Mapping[Key, int]]) -> Rate:
+        before = count(earlier)
+        return {
+            key: max(0, number - before[key]) / seconds
+            for key, number in count(later).items()
+            if key in before
+        }
+
+    return Rates(
+        handled=rate(lambda one: {key_of(row): row.handled for row in one.consumers}),
+        failed=rate(lambda one: {key_of(row): row.failed for row in one.consumers}),
+        published=rate(lambda one: {key_of(row): row.published for row in one.events}),
+    )
+
+
+def key_of(row: ConsumerNumbers | EventNumbers) -> Key:
+    """Return what tells a row from others of its kind."""
+    name = row.consumer if isinstance(row, ConsumerNumbers) else row.event
+    return row.broker, name
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What is still fine; None: anything."""
+
+    max_depth: int | None = None
+    """Of each queue and of each channel."""
+    max_age: float | None = None
+    """Seconds that the oldest message of a channel may have waited."""
+
+    def exceeded_by(self, numbers: Numbers) -> Iterator[str]:
+        """Yield a sentence for each number above its limit."""
+        if self.max_depth is not None:
+            yield from self._too_deep(numbers, self.max_depth)
+        if self.max_age is not None:
+            for one in numbers.consumers:
+                if one.oldest_age_seconds > self.max_age:
+                    yield (
+                        f"The oldest message of consumer {one.consumer!r} on broker "
+                        f"{one.broker!r} has waited {one.oldest_age_seconds:.1f} s, "
+                        f"more than {self.max_age:g}."
+                    )
+
+    def _too_deep(self, numbers: Numbers, limit: int) -> Iterator[str]:
+        queues = [("Queue", one.event, one) for one in numbers.events]
+        channels = [("Channel", one.consumer, one) for one in numbers.consumers]
+        rows: list[tuple[str, str, EventNumbers | ConsumerNumbers]]
+        rows = [*queues, *channels]
+        for kind, name, one in rows:
+            if one.depth > limit:
+                yield (
+                    f"{kind} {name!r} on broker {one.broker!r} holds {one.depth} "
+                    f"messages, more than {limit}."
+                )
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of one reading, and what follows from them."""
+
+    source: str
+    """An address or a directory."""
+    numbers: Numbers
+    rates: Rates | None = None
+    """Since the reading before."""
+    over: Sequence[str] = ()
+    """What is above its limit, in sentences."""
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command that ends here."""
+        return OVER if self.over else FINE
+
+    def with_rates(self, rates: Rates | None) -> Moment:
+        """Return the same moment with rates."""
+        return msgspec.structs.replace(self, rates=rates)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from typing import ClassVar
 
-from django_gomq.bus.hook import Attempt, Hook, Watch
-from django_gomq.bus.outcome import Outcome
+from django_gomq.bus.delivery import Outcome
+from django_gomq.bus.hooks import Attempt, Hook, Watch
 
 _attempt: ContextVar[Attempt | None] = ContextVar("gomq_attempt", default=None)
 

@@ -1,22 +1,118 @@
-"""What the bus logs: losses, failures, last words; never a payload or headers."""
+"""What is safe to log of messages and errors: one line, bounded, no payload."""
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from logging import DEBUG, ERROR, WARNING, Logger
-from typing import Any, Final
+from threading import Lock
+from typing import Any, Final, NamedTuple
 
+import msgspec
+
+from django_gomq.bus.counts import OTHER
+from django_gomq.bus.delivery import DropReason, RetryAfter
 from django_gomq.bus.errors import PublishError
-from django_gomq.bus.hook import Hook
+from django_gomq.bus.hooks import Hook
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import DropReason, RetryAfter
 from django_gomq.bus.stats import Remainder
 
-from .fields import about, error_text, printable
-from .limiter import Limiter, Subject
+MAX_TEXT: Final = 500
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
+
+
+def printable(text: str) -> str:
+    """Return the text, cut to a length, with escapes for what would break a line."""
+    if len(text) > MAX_TEXT:
+        text = f"{text[:MAX_TEXT]}..."
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def error_text(error: BaseException) -> str:
+    """Return class and text of an error; an error that cannot say it is no error."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - whatever a class of a handler's author does
+        text = "(its text cannot be read)"
+    return printable(
+        f"{type(error).__name__}: {text}" if text else type(error).__name__
+    )
+
+
+def about(message: Message[Any], attempt: int) -> dict[str, object]:
+    """Return the fields that name one attempt, with the trace it was emitted in."""
+    fields: dict[str, object] = {
+        "gomq_message_id": printable(message.id),
+        "gomq_attempt": attempt,
+    }
+    found = _TRACEPARENT.fullmatch(message.headers.get("traceparent", ""))
+    if found:
+        fields["trace_id"] = found[1]
+    return fields
+
+
+MAX_SUBJECTS: Final = 1000  # event types and error classes may be made from data
+
+
+class Subject(NamedTuple):
+    """What a line is about; lines about one subject are limited together."""
+
+    kind: str
+    broker: str
+    event: str = ""
+    consumer: str = ""
+    reason: str = ""
+
+
+class _Silence(msgspec.Struct, eq=False):
+    since: float
+    pending: int = 0
+
+
+class Limiter:
+    """Answers whether to speak, and for how many. Thread-safe, never blocks long."""
+
+    def __init__(
+        self, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._lock = Lock()
+        self._silences: dict[Subject, _Silence] = {}
+
+    def admit(self, subject: Subject, count: int = 1) -> int:
+        """Count; return for how many a line stands now, or 0 if it is too soon."""
+        with self._lock:
+            now = self._clock()
+            silence = self._silences.get(subject)
+            if silence is None and len(self._silences) >= MAX_SUBJECTS:
+                subject = subject._replace(event=OTHER, reason=OTHER)
+                silence = self._silences.get(subject)
+            if silence is None:
+                self._silences[subject] = _Silence(now)
+                return count
+            silence.pending += count
+            if now - silence.since < self._seconds:
+                return 0
+            total, silence.pending, silence.since = silence.pending, 0, now
+            return total
+
+    def take_pending(self, broker: str) -> dict[Subject, int]:
+        """Return what was counted about this broker (or none) and not yet told."""
+        with self._lock:
+            pending = {
+                subject: silence.pending
+                for subject, silence in self._silences.items()
+                if silence.pending and subject.broker in (broker, "")
+            }
+            for subject in pending:
+                self._silences[subject].pending = 0
+            return pending
+
 
 publish_logger: Final = logging.getLogger("gomq.publish")
 consumer_logger: Final = logging.getLogger("gomq.consumer")

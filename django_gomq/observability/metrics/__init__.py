@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from django_gomq.observability.metrics.multiprocess.files import check_directory
+
 from .collector import BusCollector
-from .directory import check_directory
-from .page import render
+from .http import end, ensure_served, serve_on, stop_serving, tick
 from .registration import install, uninstall
-from .serving import end, ensure_served, serve_on, stop_serving, tick
+from .text import render
 
 __all__ = [
     "BusCollector",

@@ -1,8 +1,9 @@
-"""Collects what the bus counted when Prometheus scrapes; it counts no message."""
+"""The numbers of all brokers of this process, as Prometheus reads them."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,15 +13,39 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.fork import current
 from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.process import current
 from django_gomq.bus.stats import BrokerStats
-from django_gomq.bus.worker import Worker
+from django_gomq.bus.worker.worker import Worker
 
+from .broker_metrics import Families, add_broker
 from .catalogue import Catalogue
-from .failures import Failures
-from .families import Families
-from .readings import add_broker
+
+logger = logging.getLogger("gomq.metrics")
+
+
+class Failures:
+    """By kind, of this process. Thread-safe up to a count lost; never blocks."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._told: set[str] = set()
+
+    def expect(self, kind: str) -> None:
+        """Have this kind counted from 0, so that an alert sees its first failure."""
+        self.counts[kind] += 0
+
+    def note(self, kind: str, text: str) -> None:
+        """Count the exception that is being handled; log the first with this text."""
+        self.counts[kind] += 1
+        if text not in self._told:
+            self._told.add(text)
+            logger.exception("%s; further errors are only counted", text)  # noqa: LOG004 - every caller handles one
+
+    def forget(self) -> None:
+        """Start from 0 again, as in a forked child."""
+        self.counts = Counter(dict.fromkeys(self.counts, 0))
+        self._told = set()
 
 
 class BusCollector(Collector):

@@ -10,10 +10,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.worker import Worker
+from django_gomq.bus.worker.worker import Worker
+from django_gomq.observability.metrics.multiprocess.collector import Sharing
 
 from .collector import BusCollector
-from .sharing import Sharing
 
 _installed: WeakKeyDictionary[CollectorRegistry, BusCollector] = WeakKeyDictionary()
 _sharing: WeakKeyDictionary[CollectorRegistry, Sharing] = WeakKeyDictionary()

@@ -1,11 +1,12 @@
-"""The spans ``send <event>`` and ``process <event>``; the payload is in neither."""
+"""The current trace context of a thread or task, found without a detour; no span."""
 
 from __future__ import annotations
 
 import contextvars
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from contextvars import ContextVar
+from typing import Any, Final, Literal, cast
 
 from msgspec.structs import force_setattr
 from opentelemetry import context as otel_context
@@ -17,25 +18,73 @@ from opentelemetry.trace import (
     NoOpTracerProvider,
     ProxyTracerProvider,
     Span,
+    SpanContext,
     SpanKind,
+    TraceFlags,
     TracerProvider,
 )
 
-from django_gomq.bus.hook import Attempt, EndOfPublish, Hook, Watch
+from django_gomq.bus.delivery import Outcome
+from django_gomq.bus.hooks import Attempt, EndOfPublish, Hook, Watch
 from django_gomq.bus.message import Message
-from django_gomq.bus.outcome import Outcome
 
-from . import attributes as name
-from .carrier import CarriedHeaders, carry, extract, write
-from .current import SAMPLED, SPAN_KEY, TRACE_FLAGS, attach, get_current
-from .sampling import follows_parents
-from .telling import (
+from . import spans as name
+from .headers import CarriedHeaders, carry, extract, write
+from .spans import (
     describe_attempt,
     describe_process,
     describe_send,
     end_send,
     tell_outcome,
 )
+
+SPAN_KEY: Final[str] = next(iter(trace.set_span_in_context(trace.INVALID_SPAN)))
+"""Where a context keeps its span: ``get_current_span`` takes 220 ns, its key 24."""
+
+
+def _find_variable() -> ContextVar[Context] | None:
+    # The SDK's only runtime keeps one ContextVar; the functions of the API around it
+    # take 50 ns to read it and 100 to set it, where it takes 12 and 45 itself.
+    runtime = getattr(otel_context, "_RUNTIME_CONTEXT", None)
+    found: Any = getattr(runtime, "_current_context", None)
+    return found if isinstance(found, ContextVar) else None
+
+
+_variable = _find_variable()
+
+get_current: Final[Callable[[], Context]] = (
+    otel_context.get_current if _variable is None else _variable.get
+)
+attach: Final[Callable[[Context], object]] = (
+    otel_context.attach if _variable is None else _variable.set
+)
+
+TRACE_FLAGS: Final = 3
+"""Where a span context has its flags: it is a tuple, whose properties take 60 ns."""
+
+SAMPLED: Final[int] = TraceFlags.SAMPLED
+
+
+def follows_parents(provider: Any) -> bool:
+    """Return whether this provider never samples below a parent that is not sampled.
+
+    So does the SDK's default, ``ParentBased``. A provider of another kind is not known,
+    and is asked each time.
+    """
+    sampler = getattr(provider, "sampler", None)
+    if type(sampler).__name__ not in _PARENT_BASED:
+        return False
+    return not any(_samples(sampler, is_remote) for is_remote in (True, False))
+
+
+_PARENT_BASED = ("ParentBased", "ParentBasedTraceIdRatio")
+
+
+def _samples(sampler: Any, is_remote: bool) -> bool:
+    # Trace ids are sampled from below: one that is hardly above 0 is the first to be.
+    parent = NonRecordingSpan(SpanContext(1, 1, is_remote, TraceFlags(0)))
+    context = trace.set_span_in_context(parent)
+    return bool(sampler.should_sample(context, 1, "process").decision.is_sampled())
 
 
 def is_sdk_configured() -> bool:

@@ -1,0 +1,273 @@
+"""The publishers' side of the memory backend: room, delays and refusals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from operator import length_hint
+from typing import Any
+
+from django_gomq.bus.backend import Surroundings
+from django_gomq.bus.delivery import DropReason
+from django_gomq.bus.errors import (
+    BrokerClosedError,
+    ConfigurationError,
+    MessageError,
+    NotRunningError,
+    PublishError,
+    PublishTimeoutError,
+    QueueFullError,
+)
+from django_gomq.bus.message import DEFAULT_PRIORITY, Message, validate_type
+from django_gomq.bus.timers import Deadline, Shelf
+
+from .dispatcher import Dispatcher
+from .queues import QueueBook, TypeQueue
+
+
+def not_running(event: str, broker: str, *, is_closed: bool) -> PublishError:
+    """Return the error for a queue that nobody empties."""
+    if is_closed:
+        text = f"Broker {broker!r} is closed."
+        return BrokerClosedError(text, event=event, broker=broker)
+    text = "The dispatcher is down; it restarts."
+    return NotRunningError(text, event=event, broker=broker)
+
+
+def no_room(
+    event: str, broker: str, capacity: int, timeout: float | None
+) -> PublishError:
+    """Return the error for a queue that is full, also after that many seconds."""
+    if timeout:
+        text = f"The queue of {event!r} had no room for {timeout} s."
+        return PublishTimeoutError(text, event=event, broker=broker)
+    text = f"The queue of {event!r} is full ({capacity})."
+    return QueueFullError(text, event=event, broker=broker)
+
+
+_HAND_OVER_SECONDS = 0.1  # ample for a publisher that has its permit already
+_NAP_SECONDS = 1.0  # a wake-up that a signal handler's exception swallowed costs this
+
+
+class Intake:
+    """Puts messages on the queue of their type; thread-safe."""
+
+    def __init__(
+        self,
+        book: QueueBook,
+        dispatcher: Dispatcher,
+        surroundings: Surroundings,
+        max_delay: float,
+    ) -> None:
+        self._broker = surroundings.broker
+        self._is_bus_thread = surroundings.is_bus_thread
+        self._book = book
+        self._queues = book.by_type
+        self._dispatcher = dispatcher
+        self._duty = dispatcher.duty
+        self._max_delay = max_delay
+        self._closed = False
+        self._delayed: Shelf[tuple[TypeQueue, Message[Any]]] = Shelf(
+            surroundings.timers, self._end_delay
+        )
+
+    def publish(self, message: Message[Any], timeout: float | None) -> None:
+        """Put one message on its type's queue: one put, whatever the consumers.
+
+        Raises a PublishError if it is refused, and ConfigurationError for a delay or
+        a priority that a consumer of the type excludes.
+        """
+        # The hot path of every publish: the two steps of LockFreeBuffer.put stand here,
+        # as a call costs as much as both (45 ns of 350).
+        try:
+            queue = self._queues[message.type]
+            if queue.is_ordered or message.delay or not self._duty.is_up:
+                self._publish_slowly(message, timeout)
+                return
+            queue.pop_permit()
+        except LookupError:
+            self._publish_slowly(message, timeout)
+            return
+        queue.levels[message.priority].append(message)
+        if not queue.scheduled:
+            self._dispatcher.schedule(queue)
+
+    def put_one(
+        self,
+        message: Message[Any],
+        timeout: float | None,
+        answers: list[PublishError | None],
+    ) -> None:
+        """Publish one message, and add None or the error that says why not."""
+        try:
+            queue = self._find_for(message)
+            self._wait_for_permit(queue, message, timeout)
+        except PublishError as error:
+            answers.append(error)
+            return
+        if message.delay:
+            self._delay(queue, message, answers)
+        else:
+            self._put_noted(queue, [message], answers)
+
+    def _publish_slowly(self, message: Message[Any], timeout: float | None) -> None:
+        queue = self._find_for(message)
+        self._wait_for_permit(queue, message, timeout)
+        if message.delay:
+            self._delay(queue, message, [])
+            return
+        queue.put_permitted(message, message.priority)
+        self._dispatcher.schedule(queue)
+
+    def _find_for(self, message: Message[Any]) -> TypeQueue:
+        queue = self._queues.get(message.type) or self._book.open(message.type)
+        if message.delay or (queue.is_ordered and message.priority != DEFAULT_PRIORITY):
+            self._check_special(message)
+        return queue
+
+    def put_run(
+        self,
+        messages: Sequence[Message[Any]],
+        start: int,
+        answers: list[PublishError | None],
+    ) -> int:
+        """Put messages of one type and priority, from ``start``, as far as room goes.
+
+        Returns how many, with an answer for each: none, where each has to be looked at
+        (delays, orders, a type that is new).
+        """
+        first = messages[start]
+        queue = self._queues.get(first.type)
+        if queue is None or queue.is_ordered or first.delay:
+            return 0
+        wanted = len(messages) - start
+        room = queue.try_permits(wanted) if self._duty.is_up else 0
+        if room:
+            self._put_noted(queue, messages[start : start + room], answers)
+        return room
+
+    def _put_noted(
+        self,
+        queue: TypeQueue,
+        taken: Sequence[Message[Any]],
+        answers: list[PublishError | None],
+    ) -> None:
+        """Put what has permits; a signal handler may raise, the answers stay true."""
+        left, told = iter(taken), [None] * len(taken)
+        try:
+            queue.put_many_permitted(left, taken[0].priority)
+            answers += told  # it may raise at calls alone: not in between
+        except BaseException:
+            # One step of the queue takes them all; before it, all are left.
+            if not length_hint(left):
+                answers += told
+            raise
+        self._dispatcher.schedule(queue)
+
+    def check(self, message: Message[Any]) -> None:
+        """Raise what ``publish`` would raise at any time, for a message as this."""
+        if message.type not in self._queues:
+            validate_type(message.type)
+        if message.delay or message.priority != DEFAULT_PRIORITY:
+            self._check_special(message)
+
+    def _check_special(self, message: Message[Any]) -> None:
+        if any(one.consumer.ordered_by_key for one in self._book.match(message.type)):
+            raise ConfigurationError(
+                f"{message.type!r} has a consumer with ordered_by_key: delay and "
+                "priority would break its order.",
+                event=message.type,
+                broker=self._broker,
+            )
+        if message.delay > self._max_delay:
+            raise MessageError(
+                f"A delay of {message.delay} s is too long for memory, which goes with "
+                f"the process (max_delay is {self._max_delay} s): route "
+                f"{message.type!r} to a durable broker.",
+                event=message.type,
+                broker=self._broker,
+            )
+
+    def _wait_for_permit(
+        self, queue: TypeQueue, message: Message[Any], timeout: float | None
+    ) -> None:
+        if self._is_bus_thread():
+            timeout = None
+        deadline = Deadline.after(timeout or 0.0)
+        while True:
+            has_room = queue.try_permit()
+            if queue.closed or not self._duty.is_up:
+                queue.return_permits(has_room)
+                # What was seen is passed on: a dispatcher that is down may be up again
+                # a moment later, and the reason must be the one that was found.
+                is_closed = queue.closed or self._closed
+                raise not_running(message.type, self._broker, is_closed=is_closed)
+            if has_room:
+                return
+            left = deadline.left()
+            if not left:
+                raise no_room(message.type, self._broker, queue.capacity, timeout)
+            queue.wait_for_room(min(left, _NAP_SECONDS))
+
+    def _delay(
+        self,
+        queue: TypeQueue,
+        message: Message[Any],
+        answers: list[PublishError | None],
+    ) -> None:
+        due = time.monotonic() + message.delay
+        errand = partial(self._shelve, due, queue, message)
+        # Exceptions of signal handlers come up at calls: here after the last step. A
+        # shelf takes more of them, so that is for a thread where none come up.
+        with queue._lock:  # noqa: SLF001
+            queue._out += 1  # noqa: SLF001
+            queue.delayed += 1
+            self._dispatcher.errands.append(errand)
+            answers += (None,)
+        self._dispatcher.schedule(queue)
+
+    def _shelve(self, due: float, queue: TypeQueue, message: Message[Any]) -> None:
+        self._delayed.put((queue, message), max(0.0, due - time.monotonic()))
+
+    def _end_delay(self, delayed: tuple[TypeQueue, Message[Any]]) -> None:
+        queue, message = delayed
+        queue.put_again(message, message.priority)
+        queue.hold_delayed(-1)
+        self._dispatcher.schedule(queue)
+
+    def close(self) -> None:
+        """Refuse what comes now; what is queued still goes to its consumers."""
+        self._closed = True
+        self._book.close()
+
+    def pending(self, before: float) -> int:
+        """Return how many messages would still be dispatched within that time."""
+        queues = self._book.all()
+        held = sum(queue.held for queue in queues)
+        stuck = sum(len(queue) for queue in queues if queue.is_stuck)
+        return held - stuck - self._delayed.due_after(before)
+
+    def drop_all(self, reason: DropReason) -> None:
+        """Drop, for each consumer that misses it, what is queued or delayed."""
+        until = time.monotonic() + _HAND_OVER_SECONDS
+        self._dispatcher.run_errands()
+        for queue, message in self._delayed.take_all():
+            queue.put_again(message, message.priority)
+            queue.hold_delayed(-1)
+        for queue in self._book.all():
+            self._drop(queue, reason)
+            while queue.held and time.monotonic() < until:
+                time.sleep(0.001)  # a publisher is between its two steps
+                self._drop(queue, reason)
+
+    def _drop(self, queue: TypeQueue, reason: DropReason) -> None:
+        left = queue.take(queue.held)
+        by_type: dict[str, list[Message[Any]]] = {}
+        for message in left:
+            by_type.setdefault(message.type, []).append(message)
+        for event_type, messages in by_type.items():
+            for subscription in self._book.match(event_type):
+                subscription.counts.count_dispatched(event_type, len(messages))
+                subscription.count_drops(messages, reason)
+        queue.end_dispatch(len(left))

@@ -1,0 +1,253 @@
+"""The event loop of async handlers, on one thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from threading import Lock, Thread
+from types import FrameType
+from typing import Any, Final
+
+from django_gomq.bus.delivery import ACK, Delivery, Outcome
+from django_gomq.bus.fork import claim_thread
+
+from .environment import Host
+from .runner import Server
+from .settler import Results
+
+BLOCKED_SECONDS: Final = 1.0
+"""A loop that has not come round for so long is blocked."""
+
+
+class Pulse:
+    """Calls into a loop now and then, and knows how long the answer is due.
+
+    ``lag`` may be read from any thread; ``beat`` is for one, and does not block.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread: Thread) -> None:
+        self._loop = loop
+        self._thread = thread
+        self._asked: float | None = None
+        self._is_told = False
+
+    @property
+    def lag(self) -> float:
+        """For how many seconds the loop has not come round, as far as is known."""
+        asked = self._asked
+        return 0.0 if asked is None else time.monotonic() - asked
+
+    def beat(self) -> bool:
+        """Ask for the next answer; return, once, whether the last one is overdue."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+            try:
+                self._loop.call_soon_threadsafe(self._answer)
+            except RuntimeError:
+                self._asked = None  # the loop has ended
+            return False
+        is_overdue = self.lag >= BLOCKED_SECONDS and not self._is_told
+        self._is_told = self._is_told or is_overdue
+        return is_overdue
+
+    def _answer(self) -> None:
+        self._asked = None
+        self._is_told = False
+
+    def where(self) -> str:
+        """Return what the loop runs now: its innermost calls, the last one first."""
+        ident = self._thread.ident
+        frame = sys._current_frames().get(ident) if ident is not None else None  # noqa: SLF001 - documented
+        return " < ".join(_describe(frame)) if frame is not None else "no longer known"
+
+    def task(self) -> str | None:
+        """Return the name of the task that the loop is in now."""
+        task = asyncio.current_task(self._loop)
+        return None if task is None else task.get_name()
+
+
+def _describe(frame: FrameType, most: int = 3) -> list[str]:
+    calls = traceback.extract_stack(frame)[: -most - 1 : -1]
+    return [f"{one.name} ({one.filename}:{one.lineno})" for one in calls]
+
+
+class LoopRunner:
+    """Runs async handlers on one loop, each in a task with a context of its own.
+
+    ``start`` and ``pump`` may be called from any thread and do not block.
+    """
+
+    def __init__(
+        self,
+        on_error: Callable[[BaseException], None],
+        on_block: Callable[[str, float, str], None] = lambda *_: None,
+        *,
+        host: Host | None = None,
+    ) -> None:
+        """``on_block`` hears of a blocked loop: by whom, for how long, where."""
+        self._on_error = on_error
+        self._host = host or Host()
+        self._on_block = on_block
+        self._pulse: Pulse | None = None
+        self._lock = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._called: set[Server] = set()
+        self._ending: asyncio.Task[None] | None = None  # the loop keeps no reference
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the loop's thread; idempotent."""
+        with self._lock:
+            if self._thread is not None or self._stopped:
+                return
+            self._loop = asyncio.new_event_loop()
+            self._thread = Thread(target=self._run, name="gomq-loop", daemon=True)
+            self._pulse = Pulse(self._loop, self._thread)
+            self._thread.start()
+
+    @property
+    def lag(self) -> float:
+        """For how many seconds the loop has been blocked; 0 if it is not."""
+        return self._pulse.lag if self._pulse is not None else 0.0
+
+    def watch(self) -> None:
+        """Look whether a handler blocks the loop, and tell; to be called regularly."""
+        pulse = self._pulse
+        # A loop without tasks sleeps, and is left to sleep.
+        if pulse is not None and (self._tasks or pulse.lag) and pulse.beat():
+            self._on_block(pulse.task() or "", pulse.lag, pulse.where())
+
+    def pump(self, server: Server) -> None:
+        """Have the loop start what waits for this server, up to its concurrency."""
+        # One call in flight for each server: waking the loop costs 4 us each time.
+        if self._loop is None or server in self._called:
+            return
+        self._called.add(server)
+        try:
+            self._loop.call_soon_threadsafe(self._pump, server)
+        except RuntimeError:
+            self._called.discard(server)  # the loop has ended
+
+    def _run(self) -> None:
+        claim_thread()
+        loop = self._loop
+        assert loop is not None  # noqa: S101 - start() made it
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    def _pump(self, server: Server) -> None:
+        self._called.discard(server)
+        subscription = server.subscription
+        while not (self._stopped or subscription.paused) and subscription.has_work:
+            try:
+                subscription.turns.pop()
+            except IndexError:
+                return  # a task that ends pumps again
+            batch = subscription.take(1)
+            if batch:
+                self._start_task(server, batch[0])
+            else:  # all wait for their keys; look again, what came now woke nobody
+                subscription.turns.append(None)
+
+    def _start_task(self, server: Server, delivery: Delivery) -> None:
+        assert self._loop is not None  # noqa: S101 - _pump runs on it
+        task = self._loop.create_task(
+            self._handle(server, delivery),
+            name=server.subscription.consumer.name,
+            context=contextvars.Context(),
+        )
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._end_task, server, delivery))
+
+    # A callback, as a task that is cancelled before its first step never runs.
+    def _end_task(
+        self, server: Server, delivery: Delivery, task: asyncio.Task[None]
+    ) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            server.subscription.put_back([delivery])  # left over at the stop
+        else:
+            error = task.exception()
+            if error is not None:
+                self._on_error(error)
+        server.subscription.turns.append(None)
+        if not self._stopped:
+            self._pump(server)
+
+    async def _handle(self, server: Server, delivery: Delivery) -> None:
+        began = time.monotonic()
+        server.subscription.begin(1)
+        try:
+            outcome, trace_id = await self._process_safely(server, delivery)
+        except BaseException:
+            server.subscription.end(1)
+            raise
+        spent = time.monotonic() - began
+        server.settle(
+            Results(
+                done=[delivery] if outcome is ACK else (),
+                ended=[] if outcome is ACK else [(delivery, outcome)],
+                waits=[began - delivery.available],
+                durations=[spent],
+                exemplars=[] if trace_id is None else [(spent, trace_id)],
+                in_flight=1,
+            )
+        )
+
+    async def _process_safely(
+        self, server: Server, delivery: Delivery
+    ) -> tuple[Outcome, str | None]:
+        try:
+            return await server.processor.process_async(delivery)
+        except asyncio.CancelledError as error:
+            if self._stopped:
+                raise
+            return server.processor.decide(delivery, error), None  # it cancelled itself
+        except Exception as error:  # noqa: BLE001 - a bug of ours or of the host's
+            self._on_error(error)
+            return server.processor.decide(delivery, error), None
+
+    def stop(self, timeout: float) -> None:
+        """Cancel what runs and end the loop; blocks up to ``timeout`` seconds."""
+        with self._lock:
+            self._stopped = True
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None or not thread.is_alive():
+            return
+        try:
+            loop.call_soon_threadsafe(self._cancel_all, timeout)
+        except RuntimeError:
+            return  # it has ended
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _cancel_all(self, timeout: float) -> None:
+        assert self._loop is not None  # noqa: S101 - runs on it
+        self._ending = self._loop.create_task(self._end_all(self._loop, timeout))
+
+    async def _end_all(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:  # they clean up; one that does not listen is left behind
+            await asyncio.wait(tasks, timeout=limit / 2)
+        farewell = loop.create_task(self._tell_host())
+        await asyncio.wait([farewell], timeout=limit / 4)
+        loop.stop()
+
+    async def _tell_host(self) -> None:
+        try:
+            await self._host.loop_ending()
+        except Exception as error:  # noqa: BLE001 - a host's bug holds no loop
+            self._on_error(error)

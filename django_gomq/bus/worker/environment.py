@@ -1,0 +1,50 @@
+"""What a program may do around its handlers; by default nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django_gomq.bus.consumer import Handler
+
+
+class Care:
+    """What a host does around the handlers of one thread; here nothing.
+
+    Belongs to its thread.
+    """
+
+    is_due = False
+    """Whether ``before`` and ``after`` have anything to do: asked at each message."""
+
+    def before(self) -> None:
+        """Run before a sync handler."""
+
+    def after(self) -> None:
+        """Run after a sync handler, whatever came of it."""
+
+
+NO_CARE: Final = Care()
+
+
+class Host:
+    """The surroundings of handlers; these methods do nothing, for a bare program."""
+
+    def care(self) -> Care:
+        """Return what to do around the handlers of the current thread."""
+        return NO_CARE
+
+    async def before_async_handler(self) -> None:
+        """Run before each async handler, on the loop."""
+
+    async def after_async_handler(self) -> None:
+        """Run after each async handler, on the loop."""
+
+    async def loop_ending(self) -> None:
+        """Run on the loop before it ends, after the last async handler."""
+
+    def thread_idle(self) -> None:
+        """Run when a handler thread has nothing to do, and before it ends."""
+
+    def in_transaction(self, handler: Handler, using: bool | str) -> Handler:
+        """Return the handler, wrapped to run in a transaction."""
+        return handler

@@ -1,0 +1,371 @@
+"""From a delivery to its outcome: calls the handler and decides."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import Context
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from django_gomq.bus.consumer import Consumer, Handler
+from django_gomq.bus.delivery import (
+    ACK,
+    CUT_OFF,
+    EXPIRED,
+    BatchFailed,
+    DeadLettered,
+    Delivery,
+    HandlerTimeoutError,
+    Outcome,
+    Received,
+    Reject,
+    RetryAfter,
+    RetryLater,
+    Verdict,
+    receive,
+)
+from django_gomq.bus.errors import DecodeError
+from django_gomq.bus.hooks import Attempt, Hooks
+from django_gomq.bus.message import Message
+
+from .environment import Care, Host
+
+Decide = Callable[[Delivery, BaseException], Outcome]
+Watched = Callable[[Message[Any], Delivery], tuple[Outcome, str | None]]
+
+
+class Passage(msgspec.Struct):
+    """What came of deliveries that were handled one after the other."""
+
+    times: list[float] = []
+    """Its beginning and the end of each attempt, by ``time.monotonic()``."""
+    ended: list[tuple[Delivery, Outcome]] = []
+    """The deliveries that did not succeed, in their order."""
+    ended_at: list[int] = []
+    """Which ones these are, counted from 0: a message may be published twice."""
+    exemplars: list[tuple[float, str]] = []
+    """Seconds of attempts whose trace is kept, with that trace."""
+
+    def end(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Note that the attempt at hand did not succeed, before its time is."""
+        self.ended.append((delivery, outcome))
+        self.ended_at.append(len(self.times) - 1)
+
+
+class Lane:
+    """Runs one consumer's handler many times; thread-safe, blocks as the handler does.
+
+    Every delivery gets a message of its own and a ``contextvars`` context in which
+    nothing is set but a trace that nobody keeps.
+    """
+
+    def __init__(
+        self, handler: Handler, decoders: Mapping[str, Any], hooks: Hooks, host: Host
+    ) -> None:
+        self._handler = handler
+        self._decoders = decoders
+        self._hooks = hooks
+        self._host = host
+
+    def run(  # noqa: C901, PLR0915 - a call for each step would double its cost
+        self, decide: Decide, watched: Watched, hand: Iterator[Delivery], until: float
+    ) -> Passage:
+        """Run the handler for one delivery after the other.
+
+        Stops when there are no more, and after the first that ends later than
+        ``until``, in seconds of ``time.monotonic()``.
+        """
+        # Each line here costs every message handled 5 to 60 ns: so all names are local,
+        # no call is made that can be spared, and one look at the clock ends an attempt
+        # and begins the next.
+        clock, handler, decoders = time.monotonic, self._handler, self._decoders
+        lend_context, care = self._hooks.lend_context, self._host.care()
+        context, may_run = Context(), True
+        passage = Passage()
+        times = passage.times
+        times.append(clock())
+        for delivery in hand:
+            try:
+                if care.is_due:
+                    care.before()
+                if lend_context is not None:
+                    try:
+                        may_run = lend_context(delivery.message, context)
+                    except Exception:  # noqa: BLE001 - a hook's bug
+                        may_run = self._hooks.note_lender()
+                if may_run:
+                    result = context.run(handler, Received(delivery, decoders))
+                    if result is not None:
+                        refuse_coroutine(result)
+                else:
+                    self._run_watched(watched, delivery, passage)
+            except BaseException as error:  # noqa: BLE001 - it must not end our thread
+                outcome = self._decide(decide, delivery, error)
+                passage.end(delivery, outcome)
+            if care.is_due:
+                end_care(care, self._hooks)
+            # The handler left something in it; a lender sets the same one each time.
+            if context and (lend_context is None or len(context) > 1):
+                context = Context()
+            now = clock()
+            times.append(now)
+            if now > until:
+                break
+        return passage
+
+    def _decide(
+        self, decide: Decide, delivery: Delivery, error: BaseException
+    ) -> Outcome:
+        try:
+            return decide(delivery, error)
+        except BaseException as failure:  # noqa: BLE001 - a bug of ours
+            bug = failure
+            self._hooks.tell(lambda hook: hook.failed("processor", bug))
+            return decide(delivery, bug)
+
+    def _run_watched(
+        self, watched: Watched, delivery: Delivery, passage: Passage
+    ) -> None:
+        message = receive(delivery, self._decoders)
+        began = time.monotonic()
+        outcome, trace_id = Context().run(watched, message, delivery)
+        if outcome is not ACK:
+            passage.end(delivery, outcome)
+        if trace_id is not None:
+            passage.exemplars.append((time.monotonic() - began, trace_id))
+
+
+def end_care(care: Care, hooks: Hooks) -> None:
+    """Let the host clean up after a handler."""
+    # What it raises comes too late to change what the handler did.
+    try:
+        care.after()
+    except BaseException as error:  # noqa: BLE001 - a host's bug must not end our thread
+        report_host(error, hooks)
+
+
+def report_host(error: BaseException, hooks: Hooks) -> None:
+    """Tell the observers that the host failed."""
+    hooks.tell(lambda hook: hook.failed("host", error))
+
+
+def refuse_coroutine(result: object) -> None:
+    """Raise TypeError where a sync handler returned a coroutine."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("A sync handler returned a coroutine: make it 'async def'.")
+
+
+class Processor:
+    """Runs one consumer's handler; thread-safe, blocks as long as the handler does.
+
+    Every delivery gets a message of its own and a fresh ``contextvars`` context.
+    """
+
+    def __init__(
+        self, consumer: Consumer, *, broker: str, backend: str, hooks: Hooks, host: Host
+    ) -> None:
+        self._consumer = consumer
+        self._broker = broker
+        self._backend = backend
+        self._hooks = hooks
+        self._host = host
+        self._decoders = consumer.decoders
+        self._max_age = consumer.max_age
+        self._handler = consumer.handler
+        if consumer.atomic:
+            self._handler = host.in_transaction(consumer.handler, consumer.atomic)
+        is_watched = bool(hooks.attempt_watchers)
+        self._call = self._call_watched if is_watched else self._call_bare
+        needs_no_watch = not is_watched or hooks.lend_context is not None
+        self.is_plain = needs_no_watch and not consumer.max_age
+        """Whether most deliveries need no more than their handler: ``process_all``."""
+        lane = Lane(self._handler, consumer.decoders, hooks, host)
+        self.process_all = partial(lane.run, self.decide, self._call_watched)
+        """Runs a sync handler for many deliveries; see ``Lane.run``."""
+
+    def process(self, delivery: Delivery) -> tuple[Outcome, str | None]:
+        """Run a sync handler once; return its outcome and the trace to show for it."""
+        if self._max_age and self._is_expired(delivery):
+            return EXPIRED, None
+        message = receive(delivery, self._decoders)
+        care = self._host.care()
+        if care.is_due:
+            care.before()
+        try:
+            return Context().run(self._call, message, delivery)
+        finally:
+            if care.is_due:
+                end_care(care, self._hooks)
+
+    def _call_bare(
+        self, message: Message[Any], delivery: Delivery
+    ) -> tuple[Outcome, str | None]:
+        try:
+            result = self._handler(message)
+            if result is not None:
+                refuse_coroutine(result)
+        except BaseException as error:  # noqa: BLE001 - it must not end our thread
+            return self.decide(delivery, error), None
+        return ACK, None
+
+    def _call_watched(
+        self, message: Message[Any], delivery: Delivery
+    ) -> tuple[Outcome, str | None]:
+        watches = self._hooks.attempting(self._attempt([message], [delivery]))
+        outcome, _ = self._call_bare(message, delivery)
+        self._hooks.attempted(watches, [outcome])
+        return outcome, next((w.trace_id for _, w in watches if w.trace_id), None)
+
+    async def process_async(self, delivery: Delivery) -> tuple[Outcome, str | None]:
+        """Run an async handler once, in the context of the calling task."""
+        if self._max_age and self._is_expired(delivery):
+            return EXPIRED, None
+        message = receive(delivery, self._decoders)
+        watches = self._hooks.attempting(self._attempt([message], [delivery]))
+        await self._host.before_async_handler()
+        try:
+            outcome = await self._await_handler(message, delivery)
+        except asyncio.CancelledError:
+            self._hooks.attempted(watches, [CUT_OFF])
+            raise
+        finally:
+            try:
+                await self._host.after_async_handler()
+            except Exception as error:  # noqa: BLE001 - as in end_care
+                report_host(error, self._hooks)
+        self._hooks.attempted(watches, [outcome])
+        return outcome, next((w.trace_id for _, w in watches if w.trace_id), None)
+
+    async def _await_handler(
+        self, message: Message[Any], delivery: Delivery
+    ) -> Outcome:
+        limit = asyncio.timeout(self._consumer.timeout)
+        try:
+            async with limit:
+                await self._handler(message)
+        except TimeoutError as error:
+            if not limit.expired():
+                return self.decide(delivery, error)
+            late = HandlerTimeoutError(
+                f"cancelled after {self._consumer.timeout} s, its timeout"
+            )
+            return self.decide(delivery, late, Verdict.TIMEOUT)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # the loop is being stopped, or the handler cancelled itself
+            return self.decide(delivery, error)
+        except BaseException as error:  # noqa: BLE001 - it must not end the loop
+            return self.decide(delivery, error)
+        return ACK
+
+    def process_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        """Run a batch handler once, and on failure again for each member alone.
+
+        Members are tried alone at once and within the same attempt, so one bad row is
+        retried, and in the end dead-lettered, alone.
+        """
+        expired = [self._is_expired(one) for one in deliveries]
+        fresh = [one for one, old in zip(deliveries, expired, strict=True) if not old]
+        outcomes = iter(self._run_batch(fresh) if fresh else ())
+        return [EXPIRED if old else next(outcomes) for old in expired]
+
+    def _run_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        error = self._call_batch(deliveries)
+        if error is None:
+            return [ACK] * len(deliveries)
+        if len(deliveries) == 1 or isinstance(error, BatchFailed | RetryLater):
+            return self._outcomes_of(deliveries, error)
+        self._hooks.tell(
+            lambda hook: hook.batch_failed(
+                self._broker, self._consumer.name, len(deliveries), error
+            )
+        )
+        return [self._run_batch([one])[0] for one in deliveries]
+
+    def _call_batch(self, deliveries: Sequence[Delivery]) -> BaseException | None:
+        messages = [receive(one, self._decoders) for one in deliveries]
+        care = self._host.care()
+        try:
+            if care.is_due:
+                care.before()
+            Context().run(self._call_batch_watched, messages, deliveries)
+        except BaseException as error:  # noqa: BLE001 - as in _call_bare
+            return error
+        finally:
+            if care.is_due:
+                end_care(care, self._hooks)
+        return None
+
+    def _call_batch_watched(
+        self, messages: list[Message[Any]], deliveries: Sequence[Delivery]
+    ) -> None:
+        watches = self._hooks.attempting(self._attempt(messages, deliveries))
+        outcomes: list[Outcome] = [ACK] * len(deliveries)
+        try:
+            result = self._handler(messages)
+            if result is not None:
+                refuse_coroutine(result)
+        except BaseException as error:
+            outcomes = self._outcomes_of(deliveries, error)
+            raise
+        finally:
+            self._hooks.attempted(watches, outcomes)
+
+    def _outcomes_of(
+        self, deliveries: Sequence[Delivery], error: BaseException
+    ) -> list[Outcome]:
+        if isinstance(error, BatchFailed):
+            return self._blame(deliveries, error)
+        return [self.decide(one, error) for one in deliveries]
+
+    def _blame(
+        self, deliveries: Sequence[Delivery], failed: BatchFailed
+    ) -> list[Outcome]:
+        return [
+            self.decide(one, failed.errors[one.message.id])
+            if one.message.id in failed.errors
+            else ACK
+            for one in deliveries
+        ]
+
+    def decide(
+        self,
+        delivery: Delivery,
+        error: BaseException,
+        verdict: Verdict = Verdict.ERROR,
+    ) -> Outcome:
+        """Return the outcome of an attempt that raised this; pure but for jitter."""
+        if isinstance(error, RetryLater):
+            return RetryAfter(error.seconds, None)
+        if isinstance(error, Reject | DecodeError):
+            return DeadLettered(error, Verdict.REJECTED)
+        delay = self._consumer.retry.delay_after(delivery.attempt, error)
+        if delay is None:
+            return DeadLettered(error, verdict)
+        return RetryAfter(delay, error, verdict)
+
+    def _is_expired(self, delivery: Delivery) -> bool:
+        if not self._max_age:
+            return False
+        message = delivery.message
+        return time.time() - message.made - message.delay > self._max_age
+
+    def _attempt(
+        self, messages: list[Message[Any]], deliveries: Sequence[Delivery]
+    ) -> Attempt:
+        waited = time.monotonic() - min(one.available for one in deliveries)
+        return Attempt(
+            self._broker,
+            self._backend,
+            self._consumer,
+            messages,
+            deliveries[0].attempt,
+            max(0.0, waited),
+        )

@@ -1,0 +1,147 @@
+"""One slice of work: takes deliveries, processes and settles; it knows no thread.
+
+A slice is what one thread takes from a channel at a time: a fair share, and at most
+what its handler does in about a millisecond, so that an urgent message never waits
+long behind slow ones (measured: 0.49 s behind 256 prefetched ones).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from threading import get_ident
+from typing import Final
+
+from django_gomq.bus.backend import Backend
+from django_gomq.bus.channels.subscription import Subscription, take_in_hand
+from django_gomq.bus.delivery import ACK, Delivery, Outcome
+
+from .processor import Passage, Processor
+from .settler import Results, Settler
+
+SLICE_SECONDS: Final = 0.001
+MAX_SLICE: Final = 256
+
+
+class Server:
+    """Serves one subscription; thread-safe, blocks as long as its handler does."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        backend: Backend,
+        processor: Processor,
+        threads: int,
+    ) -> None:
+        self.subscription = subscription
+        self.processor = processor
+        self.settle = Settler(subscription, backend).settle
+        self._sharers = min(threads, subscription.consumer.concurrency)
+        consumer = subscription.consumer
+        self.serve = self._serve_each if consumer.batch is None else self._serve_batch
+        """Processes and settles what was taken."""
+
+    def share(self) -> int:
+        """Return how many deliveries a thread may take now."""
+        consumer = self.subscription.consumer
+        if consumer.batch is not None:
+            return consumer.batch
+        pace = self.subscription.pace
+        if not pace:
+            return 1  # nothing is known of this handler yet
+        most = min(int(SLICE_SECONDS / pace), MAX_SLICE)
+        if self._sharers > 1:
+            most = min(most, -(-len(self.subscription.channel) // self._sharers))
+        return max(1, most)
+
+    def _serve_each(self, batch: Sequence[Delivery]) -> None:
+        # What is not started stays where a stop finds it.
+        hand = take_in_hand(batch)
+        subscription, me = self.subscription, get_ident()
+        subscription.hands[me] = hand
+        subscription.begin(1)
+        passage = self._work_off(hand)
+        del subscription.hands[me]
+        left = list(hand)
+        if left:
+            subscription.put_back(left)
+        times = passage.times
+        served = len(times) - 1
+        if served:
+            self._learn_pace((times[-1] - times[0]) / served)
+            self.settle(_results_of(batch, passage))
+        else:
+            subscription.end(1)  # a stop has taken all
+
+    def _work_off(self, hand: Iterator[Delivery]) -> Passage:
+        until = time.monotonic() + 2 * SLICE_SECONDS
+        if self.processor.is_plain:
+            return self.processor.process_all(hand, until)
+        passage = Passage(times=[time.monotonic()])
+        for delivery in hand:
+            outcome, trace_id = self._process_safely(delivery)
+            now = time.monotonic()
+            if trace_id is not None:
+                passage.exemplars.append((now - passage.times[-1], trace_id))
+            if outcome is not ACK:
+                passage.end(delivery, outcome)
+            passage.times.append(now)
+            if now > until:
+                break
+        return passage
+
+    def _process_safely(self, delivery: Delivery) -> tuple[Outcome, str | None]:
+        try:
+            return self.processor.process(delivery)
+        except BaseException as failure:  # noqa: BLE001 - a bug of ours or of the host's
+            error = failure
+            self.subscription.hooks.tell(lambda hook: hook.failed("processor", error))
+            return self.processor.decide(delivery, error), None
+
+    def _process_batch_safely(self, batch: Sequence[Delivery]) -> list[Outcome]:
+        try:
+            return self.processor.process_batch(batch)
+        except BaseException as failure:  # noqa: BLE001 - as for a single one
+            error = failure
+            self.subscription.hooks.tell(lambda hook: hook.failed("processor", error))
+            return [self.processor.decide(one, error) for one in batch]
+
+    def _serve_batch(self, batch: Sequence[Delivery]) -> None:
+        began = time.monotonic()
+        self.subscription.begin(len(batch))
+        outcomes = self._process_batch_safely(batch)
+        pairs = list(zip(batch, outcomes, strict=True))
+        self.settle(
+            Results(
+                done=[one for one, outcome in pairs if outcome is ACK],
+                ended=[pair for pair in pairs if pair[1] is not ACK],
+                waits=[began - one.available for one in batch],
+                durations=[time.monotonic() - began],
+                in_flight=len(batch),
+            )
+        )
+
+    def _learn_pace(self, mean: float) -> None:
+        # A handler that turns slow is believed at once, one that turns fast slowly.
+        known = self.subscription.pace
+        grown = mean if mean > known else (7 * known + mean) / 8
+        self.subscription.pace = max(1e-9, grown)
+
+
+def _results_of(batch: Sequence[Delivery], passage: Passage) -> Results:
+    """Return what became of the first deliveries of a batch, as many as were served."""
+    times, ended = passage.times, passage.ended
+    count = len(times) - 1
+    served = batch if count == len(batch) else batch[:count]
+    done = served
+    if ended:
+        failed = set(passage.ended_at)
+        done = [one for at, one in enumerate(served) if at not in failed]
+    return Results(
+        done=done,
+        ended=ended,
+        served=served,
+        times=times,
+        exemplars=passage.exemplars,
+        in_flight=1,
+    )

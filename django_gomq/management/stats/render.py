@@ -1,0 +1,159 @@
+"""The numbers as tables and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from django_gomq.management.tables import Cell, make_table
+
+from .numbers import (
+    ConsumerNumbers,
+    EventNumbers,
+    Moment,
+    Quantiles,
+    Rate,
+    Rates,
+    key_of,
+)
+
+
+def as_data(moment: Moment) -> Mapping[str, Any]:
+    """Return all that ``stats`` tells, as JSON has it."""
+    numbers, rates = moment.numbers, moment.rates
+    found: dict[str, Any] = {
+        "source": moment.source,
+        "processes": numbers.processes,
+        "consumers": [_consumer_data(one, rates) for one in numbers.consumers],
+        "events": [_event_data(one, rates) for one in numbers.events],
+        "over": list(moment.over),
+    }
+    return found
+
+
+def _consumer_data(row: ConsumerNumbers, rates: Rates | None) -> Mapping[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(row)
+    if rates is not None:
+        found["handled_per_second"] = _rate_data(rates.handled, row)
+        found["failed_per_second"] = _rate_data(rates.failed, row)
+    return found
+
+
+def _event_data(row: EventNumbers, rates: Rates | None) -> Mapping[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(row)
+    if rates is not None:
+        found["published_per_second"] = _rate_data(rates.published, row)
+    return found
+
+
+def _rate_data(rate: Rate, row: ConsumerNumbers | EventNumbers) -> float | None:
+    found = rate.get(key_of(row))
+    return None if found is None else round(found, 3)
+
+
+_TEXTS: Final = frozenset({"broker", "consumer", "event", "dropped", "refused"})
+_MINUTE: Final = 60.0
+_NOW: Final = "Consumers now (wait and handler: p50/p95, estimated from buckets)"
+
+
+def as_table(moment: Moment) -> str:
+    """Return the tables as text; with columns of rates where there are some."""
+    numbers, rates = moment.numbers, moment.rates
+    count = numbers.processes
+    parts = [f"{count} process{'es' * (count != 1)}, from {moment.source}"]
+    if not numbers.consumers and not numbers.events:
+        parts.append("No process has counted anything so far.")
+    parts += [
+        _part(_NOW, [_now(one) for one in numbers.consumers]),
+        _part(
+            "Consumers since the start",
+            [_since_start(one, rates) for one in numbers.consumers],
+        ),
+        _part("Events", [_event(one, rates) for one in numbers.events]),
+        "\n".join(f"over: {one}" for one in moment.over),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _part(title: str, rows: Sequence[Mapping[str, Cell]]) -> str:
+    if not rows:
+        return ""
+    headers = list(rows[0])
+    if len({str(row["broker"]) for row in rows}) == 1:
+        headers.remove("broker")
+    cells = [[row[header] for header in headers] for row in rows]
+    right = [header for header in headers if header not in _TEXTS]
+    return make_table(title, headers, cells, right=right)
+
+
+def _now(row: ConsumerNumbers) -> Mapping[str, Cell]:
+    return {
+        "broker": row.broker,
+        "consumer": f"{row.consumer} (paused)" if row.paused else row.consumer,
+        "depth": f"{row.depth} of {row.capacity}",
+        "scheduled": str(row.scheduled),
+        "in flight": str(row.in_flight),
+        "oldest": _seconds(row.oldest_age_seconds),
+        "wait est.": _pair(row.wait_seconds_est),
+        "handler est.": _pair(row.handler_seconds_est),
+    }
+
+
+def _since_start(row: ConsumerNumbers, rates: Rates | None) -> Mapping[str, Cell]:
+    found: dict[str, Cell] = {
+        "broker": row.broker,
+        "consumer": row.consumer,
+        "handled": str(row.handled),
+        "failed": str(row.failed),
+        "retried": str(row.retried),
+        "dead-lettered": str(row.dead_lettered),
+        "dropped": _reasons(row.dropped),
+    }
+    if rates is not None:
+        found["handled/s"] = _rate(rates.handled, row)
+        found["failed/s"] = _rate(rates.failed, row)
+    return found
+
+
+def _event(row: EventNumbers, rates: Rates | None) -> Mapping[str, Cell]:
+    found: dict[str, Cell] = {
+        "broker": row.broker,
+        "event": row.event,
+        "published": str(row.published),
+        "unconsumed": str(row.unconsumed),
+        "rolled back": str(row.rolled_back),
+        "depth": f"{row.depth} of {row.capacity}" if row.capacity else "-",
+        "delayed": str(row.delayed) if row.capacity else "-",
+        "refused": _reasons(row.refused),
+    }
+    if rates is not None:
+        found["published/s"] = _rate(rates.published, row)
+    return found
+
+
+def _reasons(counts: Mapping[str, int]) -> Cell:
+    return [f"{reason} {count}" for reason, count in counts.items() if count] or "0"
+
+
+def _rate(rate: Rate, row: ConsumerNumbers | EventNumbers) -> str:
+    found = rate.get(key_of(row))
+    return "-" if found is None else f"{found:.1f}"
+
+
+def _pair(quantiles: Quantiles) -> str:
+    if quantiles.p50 is None or quantiles.p95 is None:
+        return "-"
+    return f"{_seconds(quantiles.p50)}/{_seconds(quantiles.p95)}"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds >= 2 * _MINUTE:
+        return f"{seconds / _MINUTE:.0f}min"
+    if seconds >= 1:
+        return f"{seconds:.1f}s"
+    milliseconds = seconds * 1000
+    if milliseconds >= 10:  # noqa: PLR2004 - two digits are enough
+        return f"{milliseconds:.0f}ms"
+    return f"{milliseconds:.2g}ms" if milliseconds else "0"

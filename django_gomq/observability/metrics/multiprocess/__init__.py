@@ -1,0 +1,1 @@
+"""One page for all processes that share PROMETHEUS_MULTIPROC_DIR."""

@@ -1,0 +1,205 @@
+"""The numbers of one process, in the files of its slot; it knows no broker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from prometheus_client.mmap_dict import mmap_key
+
+from django_gomq.observability.metrics.catalogue import About, Catalogue, Kind, Mode
+
+from .files import Cells, Torn, number_path
+
+logger = logging.getLogger("gomq.metrics")
+
+_NOTHING: Final[Mapping[str, float]] = {}
+
+
+class _Entry(msgspec.Struct, eq=False):
+    """One number: where it is written, and what of it is ours."""
+
+    about: About
+    cells: Cells
+    position: int
+    base: float
+    """What those before us in the slot counted; ours comes on top."""
+    own: float
+
+    def write(self, own: float) -> None:
+        """Write what it has become."""
+        self.own = own
+        if self.about.kind != "gauge":
+            own += self.base
+        elif self.about.mode == "max":
+            own = max(own, self.base)
+        self.cells[self.position] = own
+
+
+class Ledger(Catalogue):
+    """All metrics of one process; what they are given is written where it changed.
+
+    Counters and histograms that are in the slot's files are the base of ours, so that
+    they neither go back nor count twice, and no file outlives its use. To be used by
+    one thread at a time.
+    """
+
+    def __init__(
+        self, directory: str, slot: int, given: Mapping[str, float] = _NOTHING
+    ) -> None:
+        """``given`` is what this process has left in other slots, or in this, before.
+
+        Touches the files of this slot alone; what ended with the process before is to
+        be removed first.
+        """
+        self.trouble: OSError | None = None
+        """What kept a number from being written: the disk is full, for one."""
+        self._directory = directory
+        self._slot = slot
+        self._given = given
+        self._files: dict[tuple[Kind, Mode], Cells] = {}
+        self._entries: dict[str, _Entry] = {}
+        super().__init__(self._make_column)
+
+    def _make_column(self, about: About) -> _Column | _Buckets:
+        return (_Buckets if about.kind == "histogram" else _Column)(about, self._enter)
+
+    def _enter(
+        self, about: About, name: str, labels: Mapping[str, str], own: float
+    ) -> _Entry | None:
+        """Return the entry of one series, which may be there from before us."""
+        key = mmap_key(about.name, name, list(labels), [*labels.values()], about.text)
+        if key not in self._entries:
+            try:
+                self._entries[key] = self._find(about, key, own)
+            except OSError as error:
+                self.trouble = error
+                return None
+        entry = self._entries[key]
+        if entry.own != own:
+            entry.write(own)
+        return entry
+
+    def _find(self, about: About, key: str, own: float) -> _Entry:
+        given = self._given.get(key, 0.0)
+        cells = self._cells(about.kind, about.mode)
+        position = cells.positions.get(key)
+        if position is None:
+            # With its number at once: "0" would be an alert for some.
+            position = cells.append(key, own - given, time.time())
+            return _Entry(about, cells, position, -given, own)
+        return _Entry(about, cells, position, cells[position] - given, given)
+
+    def _cells(self, kind: Kind, mode: Mode) -> Cells:
+        if (kind, mode) not in self._files:
+            path = number_path(self._directory, kind, mode, self._slot)
+            self._files[kind, mode] = _open(path)
+        return self._files[kind, mode]
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether readers find all files: nobody emptied the directory."""
+        return all(cells.is_in_place for cells in self._files.values())
+
+    def given(self) -> Mapping[str, float]:
+        """Return what of ours stays in the files, by key."""
+        return {
+            key: one.own
+            for key, one in self._entries.items()
+            if one.about.kind != "gauge"
+        }
+
+    def close(self) -> None:
+        """Close the files as they are. Idempotent."""
+        for cells in self._files.values():
+            cells.close()
+
+
+Enter = Callable[[About, str, Mapping[str, str], float], _Entry | None]
+
+
+class _Column:
+    """The numbers of one counter or gauge, by labels."""
+
+    def __init__(self, about: About, enter: Enter) -> None:
+        self._about = about
+        self._enter = enter
+        is_counter = about.kind == "counter"
+        self._name = f"{about.name}_total" if is_counter else about.name
+        self._entries: dict[tuple[str, ...], _Entry] = {}
+
+    def add_metric(self, labels: Sequence[str], value: float) -> None:
+        where = tuple(labels)
+        entry = self._entries.get(where)
+        if entry is not None:
+            if entry.own != value:
+                entry.write(value)
+            return
+        pairs = dict(zip(self._about.labels, where, strict=True))
+        entry = self._enter(self._about, self._name, pairs, value)
+        if entry is not None:
+            self._entries[where] = entry
+
+
+class _Buckets:
+    """The numbers of one histogram, by labels: each bucket's own count, and the sum."""
+
+    def __init__(self, about: About, enter: Enter) -> None:
+        self._about = about
+        self._enter = enter
+        self._entries: dict[tuple[str, ...], list[_Entry]] = {}
+
+    def add_metric(
+        self,
+        labels: Sequence[str],
+        buckets: Sequence[Sequence[Any]],
+        sum_value: float | None,
+    ) -> None:
+        where = tuple(labels)
+        numbers = _parts(buckets, sum_value or 0.0)
+        entries = self._entries.get(where)
+        if entries is None:
+            self._add(where, [str(one[0]) for one in buckets], numbers)
+            return
+        for entry, number in zip(entries, numbers, strict=True):
+            if entry.own != number:
+                entry.write(number)
+
+    def _add(
+        self, where: tuple[str, ...], bounds: Sequence[str], numbers: Sequence[float]
+    ) -> None:
+        pairs = dict(zip(self._about.labels, where, strict=True))
+        name = self._about.name
+        series = [(f"{name}_bucket", {**pairs, "le": bound}) for bound in bounds]
+        series.append((f"{name}_sum", pairs))
+        made = [
+            self._enter(self._about, one, labels, number)
+            for (one, labels), number in zip(series, numbers, strict=True)
+        ]
+        entries = [entry for entry in made if entry is not None]
+        if len(entries) == len(made):
+            self._entries[where] = entries
+
+
+def _parts(buckets: Sequence[Sequence[Any]], sum_value: float) -> list[float]:
+    """Return the own count of each bucket, which the page cumulates, and the sum."""
+    numbers: list[float] = []
+    before = 0
+    for one in buckets:
+        numbers.append(one[1] - before)
+        before = one[1]
+    numbers.append(sum_value)
+    return numbers
+
+
+def _open(path: str) -> Cells:
+    try:
+        return Cells(path)
+    except Torn as error:
+        logger.warning("%s is no file of numbers and is made anew: %s", path, error)
+        os.unlink(path)  # noqa: PTH108 - a text, as everywhere here
+        return Cells(path)
