@@ -51,9 +51,9 @@ def queries(board: dict[str, Any]) -> Iterator[Asked]:
 def marks(board: dict[str, Any]) -> dict[str, str]:
     """Return the query of each annotation by its name."""
     found = board["annotations"]["list"]
-    return {one["name"]: one["target"]["expr"] for one in found}
+    return {target["name"]: target["target"]["expr"] for target in found}
 
 
 def variables(board: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the variables by name."""
-    return {one["name"]: one for one in board["templating"]["list"]}
+    return {item["name"]: item for item in board["templating"]["list"]}

@@ -77,8 +77,8 @@ def _places(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def _options(places: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     thresholds = {
-        one.name: {"default": one.number, "unit": one.unit, "help": one.text}
-        for one in ALL.values()
+        alert.name: {"default": alert.number, "unit": alert.unit, "help": alert.text}
+        for alert in ALL.values()
     }
     return {
         "job": JOB,

@@ -136,6 +136,6 @@ TELEMETRY_FOR: Final = Threshold(
 )
 
 ALL: Final = {
-    one.name: one for one in list(globals().values()) if isinstance(one, Threshold)
+    item.name: item for item in list(globals().values()) if isinstance(item, Threshold)
 }
 """By name, in the order above."""

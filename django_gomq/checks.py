@@ -36,7 +36,8 @@ def check_settings(**options: Any) -> list[CheckMessage]:
     """Report wrong settings and registrations as errors."""
     problems = list(check(getattr(settings, "GOMQ", None)))
     found: list[CheckMessage] = [
-        Error(one.text, hint=one.hint or None, id=one.id) for one in problems
+        Error(problem.text, hint=problem.hint or None, id=problem.id)
+        for problem in problems
     ]
     if not problems:
         found += _check_registrations()
@@ -79,30 +80,31 @@ def check_skipped_modules(**options: Any) -> list[CheckMessage]:
     """Warn of consumer modules that were not used."""
     return [
         Warning(
-            f"{one.module} was skipped: {one.missing!r}, which it imports, is not "
+            f"{skip.module} was skipped: {skip.missing!r}, which it imports, is not "
             "installed.",
             hint="If it holds no consumers of django-gomq (Channels names its files "
             "so too), add its app to GOMQ['AUTODISCOVER_EXCLUDE']; else install it.",
             id="gomq.W001",
         )
-        for one in site.skipped
+        for skip in site.skipped
     ]
 
 
 @register("gomq")
 def check_backpressure(**options: Any) -> list[CheckMessage]:
     """Warn where one consumer's backpressure holds others back."""
-    consumers = [one for one in _consumers() if one.enabled]
+    consumers = [consumer for consumer in _consumers() if consumer.enabled]
     return [
         Warning(
-            f"Consumer {one.name!r} has overflow='backpressure': when it is slow, it "
+            f"Consumer {consumer.name!r} has overflow='backpressure': when slow, it "
             f"holds back {', '.join(repr(other.name) for other in others)} too.",
             hint="Give it an event type of its own, or another overflow.",
             id="gomq.W002",
-            obj=one.name,
+            obj=consumer.name,
         )
-        for one in consumers
-        if one.overflow == "backpressure" and (others := _neighbours(one, consumers))
+        for consumer in consumers
+        if consumer.overflow == "backpressure"
+        and (others := _neighbours(consumer, consumers))
     ]
 
 
@@ -116,7 +118,9 @@ def _neighbours(one: Consumer, consumers: Sequence[Consumer]) -> list[Consumer]:
         other
         for other in consumers
         if other is not one
-        and any(one.overlaps(Pattern(text)) for one in mine for text in other.types)
+        and any(
+            pattern.overlaps(Pattern(text)) for pattern in mine for text in other.types
+        )
     ]
 
 

@@ -78,9 +78,9 @@ class CommitBuffer:
         pending = self._pending
         while pending:
             publish = pending[0].publish
-            others = (at for at, one in enumerate(pending) if one.publish != publish)
+            others = (at for at, held in enumerate(pending) if held.publish != publish)
             end = next(others, len(pending))
-            publish([item for one in pending[:end] for item in one.items], may_wait)
+            publish([item for held in pending[:end] for item in held.items], may_wait)
             del pending[:end]
 
     def __del__(self) -> None:
@@ -89,9 +89,9 @@ class CommitBuffer:
 
 
 def _roll_back(pending: Sequence[Pending]) -> None:
-    for one in pending:
-        for item in one.items:
-            one.roll_back(item)
+    for held in pending:
+        for item in held.items:
+            held.roll_back(item)
 
 
 # The only strong reference to a buffer is Django's, in run_on_commit.
@@ -146,8 +146,8 @@ def is_outside_transactions() -> bool:
     """
     try:
         # As initialized() does, in 100 ns.
-        for one in _local.__dict__.values():
-            if one.in_atomic_block or not one.autocommit:
+        for connection in _local.__dict__.values():
+            if connection.in_atomic_block or not connection.autocommit:
                 return False
     except AttributeError:
         return False  # asgiref keeps something else there
@@ -166,17 +166,17 @@ def open_transaction(
     """
     made = initialized() if using is None else (_named(using),)
     found: BaseDatabaseWrapper | None = None
-    for one in made:
-        if one.in_atomic_block and (is_open is None or is_open(one)):
+    for block in made:
+        if block.in_atomic_block and (is_open is None or is_open(block)):
             if found is not None:
-                _refuse_several(found, one)
-            found = one
+                _refuse_several(found, block)
+            found = block
     if found is not None:
         return found
-    for one in made:
-        is_manual = not one.in_atomic_block and not one.autocommit
-        if is_manual and one.connection is not None:
-            _refuse_manual(one)
+    for block in made:
+        is_manual = not block.in_atomic_block and not block.autocommit
+        if is_manual and block.connection is not None:
+            _refuse_manual(block)
     return None
 
 

@@ -64,14 +64,14 @@ def _kind_of(value: object) -> str:
 def _check_keys(
     where: str, value: Mapping[str, Any], rules: _Rules
 ) -> Iterator[Problem]:
-    for key, one in value.items():
+    for key, item in value.items():
         if key not in rules:
             known = ", ".join(sorted(rules))
             yield Problem(
                 "gomq.E001", f"{where}[{key!r}] does not exist.", f"There are {known}."
             )
-        elif not rules[key][0](one):
-            yield _wrong(f"{where}[{key!r}]", one, rules[key][1])
+        elif not rules[key][0](item):
+            yield _wrong(f"{where}[{key!r}]", item, rules[key][1])
 
 
 def _check_brokers(value: Mapping[str, Any]) -> Iterator[Problem]:
@@ -91,7 +91,7 @@ def _check_consumers(value: Mapping[str, Any]) -> Iterator[Problem]:
         if not isinstance(options, Mapping):
             yield _wrong(f"GOMQ['CONSUMERS'][{name!r}]", options, _A_DICT)
             continue
-        for option in [one for one in options if one not in OPTIONS]:
+        for option in [option for option in options if option not in OPTIONS]:
             yield Problem(
                 "gomq.E001",
                 f"GOMQ['CONSUMERS'][{name!r}][{option!r}] does not exist.",
@@ -160,7 +160,7 @@ def _is_seconds(value: object) -> bool:
 
 def _is_names(value: object) -> bool:
     return isinstance(value, list | tuple) and all(
-        isinstance(one, str) for one in value
+        isinstance(item, str) for item in value
     )
 
 
@@ -176,7 +176,7 @@ def _is_buckets(value: object) -> bool:
     return (
         isinstance(value, list | tuple)
         and bool(value)
-        and all(_is_seconds(one) and one > 0 for one in value)
+        and all(_is_seconds(item) and item > 0 for item in value)
         and list(value) == sorted(set(value))
     )
 
@@ -189,7 +189,9 @@ def _is_ports(value: object) -> bool:
 
 def _one_of(*choices: object) -> tuple[Any, str]:
     texts = " or ".join(map(repr, choices))
-    return (lambda value: any(value is one or value == one for one in choices)), texts
+    return (
+        lambda value: any(value is choice or value == choice for choice in choices)
+    ), texts
 
 
 _A_DICT: Final = "a dict"
@@ -325,7 +327,7 @@ def load(raw: Mapping[str, Any] | None) -> Config:
     """Return the setting as values; a ConfigurationError names every problem."""
     problems = list(check(raw))
     if problems:
-        lines = [f"  {one.text} {one.hint}" for one in problems]
+        lines = [f"  {problem.text} {problem.hint}" for problem in problems]
         raise ConfigurationError("\n".join(["GOMQ is wrong:", *lines]))
     return _read(raw or {})
 

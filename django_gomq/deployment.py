@@ -76,11 +76,13 @@ def _assigned(source: str) -> Iterator[tuple[str, Any]]:
         statements = ast.parse(source).body
     except SyntaxError:
         return  # gunicorn will say so
-    for one in statements:
-        if isinstance(one, ast.Assign) and isinstance(one.value, ast.Constant):
-            for target in one.targets:
+    for statement in statements:
+        if isinstance(statement, ast.Assign) and isinstance(
+            statement.value, ast.Constant
+        ):
+            for target in statement.targets:
                 if isinstance(target, ast.Name):
-                    yield target.id, one.value.value
+                    yield target.id, statement.value.value
 
 
 class _Parser(argparse.ArgumentParser):

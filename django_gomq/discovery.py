@@ -61,7 +61,7 @@ def _is_foreign(missing: str) -> bool:
     Channels, say, whose users name their files consumers.py too.
     """
     root = missing.partition(".")[0]
-    own = {one.name.partition(".")[0] for one in apps.get_app_configs()}
+    own = {app.name.partition(".")[0] for app in apps.get_app_configs()}
     return bool(root) and root not in own and find_spec(root) is None
 
 

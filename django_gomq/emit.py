@@ -113,7 +113,7 @@ def emit_many(
         return [_go_nowhere(_split(event)[0]) for event in events]
     outgoing = _prepare(site, events, chosen)
     _hold_or_publish(outgoing, chosen)
-    return [receipt for one in outgoing for receipt in one.receipts]
+    return [receipt for batch in outgoing for receipt in batch.receipts]
 
 
 async def aemit(

@@ -80,7 +80,7 @@ class Routes:
     def _may_reach(self, wanted: Pattern, alias: str) -> bool:
         if wanted.is_exact:
             return self._alias_of(wanted.text) == alias
-        if any(wanted.overlaps(one) for one, to in self._routes if to == alias):
+        if any(wanted.overlaps(pattern) for pattern, to in self._routes if to == alias):
             return True
         is_covered = any(pattern.covers(wanted) for pattern, _ in self._routes)
         return alias == DEFAULT and not is_covered

@@ -70,9 +70,9 @@ def _publish_group(
     answers: list[PublishError | None] = []
     try:
         broker.hand_over_many(
-            [receipt.message for one in group for receipt in one.receipts],
+            [receipt.message for batch in group for receipt in batch.receipts],
             timeout,
-            [one.parents for one in group for _ in one.receipts if one.parents],
+            [batch.parents for batch in group for _ in batch.receipts if batch.parents],
             answers,
         )
         return _tell(group, answers)
@@ -97,8 +97,8 @@ def _by_broker(
     items: Sequence[Outgoing],
 ) -> Iterable[tuple[Broker, Sequence[Outgoing]]]:
     groups: dict[Broker, list[Outgoing]] = {}
-    for one in items:
-        groups.setdefault(one.plan.broker, []).append(one)
+    for batch in items:
+        groups.setdefault(batch.plan.broker, []).append(batch)
     return groups.items()
 
 
@@ -108,11 +108,11 @@ def _tell(
     """Tell every receipt its answer; return the refusals that are to be raised."""
     raised = []
     left = iter(answers)
-    for one in group:
-        for receipt, error in zip(one.receipts, left, strict=False):
+    for batch in group:
+        for receipt, error in zip(batch.receipts, left, strict=False):
             if error is None:
                 receipt.state = "accepted"
-            elif refuse(one, receipt, error):
+            elif refuse(batch, receipt, error):
                 raised.append(error)
     return raised
 
@@ -155,13 +155,13 @@ def publish_committed(items: Sequence[Outgoing], may_wait: bool) -> None:
         config = items[0].site.config
         timeout = config.flush_timeout if serves_requests() else _NO_LIMIT
     else:  # once more
-        items = [one for one in map(_still_pending, items) if one.receipts]
+        items = [item for item in map(_still_pending, items) if item.receipts]
     if items:
         publish_now(items, timeout)
 
 
 def _still_pending(outgoing: Outgoing) -> Outgoing:
-    left = [one for one in outgoing.receipts if one.state == "pending"]
+    left = [receipt for receipt in outgoing.receipts if receipt.state == "pending"]
     return msgspec.structs.replace(outgoing, receipts=left)
 
 
@@ -209,7 +209,7 @@ def _own_block(connection: BaseDatabaseWrapper) -> object | None:
     """Return the outermost atomic block that is not TestCase's own."""
     blocks = connection.atomic_blocks
     return next(
-        (one for one in blocks if not getattr(one, "_from_testcase", False)), None
+        (block for block in blocks if not getattr(block, "_from_testcase", False)), None
     )
 
 
@@ -220,20 +220,20 @@ def hold(
 ) -> None:
     """Keep events for the commit, or for the test that captures them."""
     if captured is not None:
-        for one in outgoing:
-            one.receipts[:] = [
-                _capture(receipt, one.plan, connection, captured)
-                for receipt in one.receipts
+        for batch in outgoing:
+            batch.receipts[:] = [
+                _capture(receipt, batch.plan, connection, captured)
+                for receipt in batch.receipts
             ]
         return
     assert connection is not None  # noqa: S101 - else they would be published now
     if outgoing[0].plan.broker.hooks.publish_watchers:  # all brokers share their hooks
-        outgoing = [_with_parents(one) for one in outgoing]
+        outgoing = [_with_parents(batch) for batch in outgoing]
     add_pending(connection, Pending(outgoing, publish_committed, roll_back))
 
 
 def _with_parents(outgoing: Outgoing) -> Outgoing:
-    messages = [one.message for one in outgoing.receipts]
+    messages = [receipt.message for receipt in outgoing.receipts]
     parents = outgoing.plan.broker.hooks.prepare(messages)
     return Outgoing(
         outgoing.plan, outgoing.site, outgoing.strict, outgoing.receipts, parents

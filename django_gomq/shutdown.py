@@ -65,7 +65,10 @@ class Ladder:
         began = time.monotonic()
         remainders = self._drain()
         if remainders:
-            left = sum(sum(one.dropped.values()) + one.in_flight for one in remainders)
+            left = sum(
+                sum(remainder.dropped.values()) + remainder.in_flight
+                for remainder in remainders
+            )
             seconds = time.monotonic() - began
             fields = {"gomq_rung": rung, "gomq_seconds": seconds, "gomq_left": left}
             logger.info(_DRAINED, rung, seconds, left, extra=fields)

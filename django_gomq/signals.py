@@ -191,8 +191,8 @@ def _connect_m2m(model: type[Model], send: _Sender, field: str, event: str) -> N
             changed = _changed_from_far(model, field, instance, action, using, signal)
         else:
             changed = [instance] if _is_change(action, signal["pk_set"]) else []
-        for one in changed:
-            send(event, one, using)
+        for name in changed:
+            send(event, name, using)
 
     uid = ("django_gomq", "m2m", field, event)
     m2m_changed.connect(receive, sender=through, weak=False, dispatch_uid=uid)

@@ -80,8 +80,8 @@ class Site:
             )
         make_backend = functools.partial(backend, **self._options(entry))
         _try_options(alias, make_backend)
-        shares = [self._routes.share_of(one, alias) for one in self.consumers]
-        consumers = [one for one in shares if one is not None]
+        shares = [self._routes.share_of(consumer, alias) for consumer in self.consumers]
+        consumers = [consumer for consumer in shares if consumer is not None]
         for consumer in consumers:
             backend.capabilities.check(consumer)
         return Broker(
@@ -285,7 +285,7 @@ def _show_metrics(config: Config) -> None:
 
 def _serve_metrics(config: Config, collector: object) -> None:
     def may_serve() -> bool:
-        runs = {one.run for one in config.brokers.values()}
+        runs = {broker.run for broker in config.brokers.values()}
         return modes.is_live() and (_is_running() or any(map(runs_here, runs)))
 
     metrics = config.metrics
@@ -332,7 +332,7 @@ def close() -> Sequence[Remainder]:
 
 
 def _is_running() -> bool:
-    return any(one.is_started for one in brokers.values())
+    return any(broker.is_started for broker in brokers.values())
 
 
 ladder: Final = Ladder(close, _is_running)

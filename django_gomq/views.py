@@ -82,8 +82,12 @@ def livez(request: HttpRequest) -> JsonResponse:
 
 
 def _dead_parts(site: Site) -> list[str]:
-    running = [one for one in site.brokers.values() if one.is_started]
-    dead = [f"reader of {one.alias}" for one in running if not one.stats().reader_up]
+    running = [broker for broker in site.brokers.values() if broker.is_started]
+    dead = [
+        f"reader of {broker.alias}"
+        for broker in running
+        if not broker.stats().reader_up
+    ]
     worker = site.worker
     if running and worker is not None and worker.alive < worker.threads:
         dead.append("handler threads")
@@ -98,7 +102,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     closed = (
         []
         if site is None
-        else [one.alias for one in site.brokers.values() if one.is_closed]
+        else [broker.alias for broker in site.brokers.values() if broker.is_closed]
     )
     return JsonResponse(
         {"ready": not closed, "closed": closed}, status=503 if closed else 200

@@ -121,7 +121,7 @@ class Backend(ABC):
         ``timeout`` bounds the call, not each message.
         """
         deadline = Deadline.after(timeout)
-        return [self._try_publish(one, deadline.left()) for one in messages]
+        return [self._try_publish(message, deadline.left()) for message in messages]
 
     def publish_into(
         self,
@@ -156,9 +156,11 @@ class Backend(ABC):
         self, subscription: Subscription, deliveries: Sequence[Delivery]
     ) -> list[Delivery]:
         """End deliveries that succeeded; return those whose lease was lost."""
-        answers = self.settle(subscription, [(one, ACK) for one in deliveries])
+        answers = self.settle(
+            subscription, [(delivery, ACK) for delivery in deliveries]
+        )
         pairs = zip(deliveries, answers, strict=True)
-        return [one for one, answer in pairs if answer is Settled.LOST_LEASE]
+        return [delivery for delivery, answer in pairs if answer is Settled.LOST_LEASE]
 
     def extend(
         self, subscription: Subscription, deliveries: Sequence[Delivery]

@@ -135,7 +135,9 @@ def _leaves(event_type: str, value: object, depth: int) -> Any:
         case msgspec.Struct():
             children = (getattr(value, name) for name in value.__struct_fields__)
         case _ if dataclasses.is_dataclass(value):
-            children = (getattr(value, one.name) for one in dataclasses.fields(value))
+            children = (
+                getattr(value, field.name) for field in dataclasses.fields(value)
+            )
         case _:
             yield value
             return
@@ -175,7 +177,7 @@ def _may_hide(info: Any, seen: set[type]) -> bool:
         seen.add(info.cls)
         return any(_may_hide(field.type, seen) for field in info.fields)
     if isinstance(info, inspect.UnionType):
-        return any(_may_hide(one, seen) for one in info.types)
+        return any(_may_hide(kind, seen) for kind in info.types)
     if isinstance(info, inspect.ListType):
         return _may_hide(info.item_type, seen)
     return True  # None, or what may hold it; fields are not checked before this

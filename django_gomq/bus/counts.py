@@ -133,7 +133,7 @@ class Histogram:
 
 def _sum(seconds: Iterable[float]) -> float:
     # A clock that was set back between two processes makes a wait negative.
-    return sum(max(0.0, one) for one in seconds)
+    return sum(max(0.0, value) for value in seconds)
 
 
 class ConsumerCounts:

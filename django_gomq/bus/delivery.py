@@ -154,8 +154,10 @@ def join(runs: Iterable[Sequence[Delivery]]) -> Run:
 def _waiting_of(deliveries: Sequence[Delivery]) -> Waiting:
     since_1970 = time.monotonic() - time.time()
     available = [
-        one.made + since_1970 + one.delay if isinstance(one, Message) else one.available
-        for one in deliveries
+        delivery.made + since_1970 + delivery.delay
+        if isinstance(delivery, Message)
+        else delivery.available
+        for delivery in deliveries
     ]
     ordered = sorted(available)  # it is nearly so: 5 ns each, where min() takes 13
     return Waiting(available, ordered[0], ordered[-1], sum(ordered))

@@ -124,7 +124,7 @@ class Handover:
         self, messages: Sequence[Message[Any]], parents: Sequence[tuple[object, ...]]
     ) -> bool:
         if parents:
-            return all(one is CARRIED for one in parents)
+            return all(parent is CARRIED for parent in parents)
         return self._hooks.carries_all(messages)
 
     def _publish_each(
@@ -357,10 +357,12 @@ class Life:
         """Whether something could still be finished in that time."""
         if self.backend.pending(seconds) > 0:
             return True
-        for one in self._subscriptions.values():
+        for subscription in self._subscriptions.values():
             # Permits are held through every step, so nothing is missed on its way.
-            held = one.channel.held
-            if one.in_flight or (not one.paused and held > one.scheduled(seconds)):
+            held = subscription.channel.held
+            if subscription.in_flight or (
+                not subscription.paused and held > subscription.scheduled(seconds)
+            ):
                 return True
         return False
 

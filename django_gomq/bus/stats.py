@@ -83,8 +83,8 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
         return not any(
             queue.depth or queue.delayed for queue in self.queues.values()
         ) and not any(
-            one.depth or one.scheduled or one.in_flight
-            for one in self.consumers.values()
+            consumer.depth or consumer.scheduled or consumer.in_flight
+            for consumer in self.consumers.values()
         )
 
 

@@ -71,7 +71,7 @@ class Timers:
     def cancel(self, call: Callable[[], object]) -> None:
         """End a regular call."""
         with self._changed:
-            self._regular = [one for one in self._regular if one != call]
+            self._regular = [known for known in self._regular if known != call]
 
     def stop(self) -> None:
         """End the thread; what is not due yet is forgotten. Idempotent."""

@@ -127,11 +127,11 @@ def run(options: Mapping[str, Any], write: Write) -> int:
 
 
 def _shipped(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
-    for one in folder.iterdir():
-        if one.is_dir():
-            yield from _shipped(one, f"{path}{one.name}/")
-        elif one.name != _OPTIONS:
-            yield f"{path}{one.name}", one
+    for file in folder.iterdir():
+        if file.is_dir():
+            yield from _shipped(file, f"{path}{file.name}/")
+        elif file.name != _OPTIONS:
+            yield f"{path}{file.name}", file
 
 
 def _change(path: str, text: str, values: Values) -> str:
@@ -225,5 +225,5 @@ def _threshold(text: str) -> tuple[str, str]:
 
 
 def _explain() -> Iterator[str]:
-    for name, one in DEFAULTS.thresholds.items():
-        yield f"  {f'{name}={one.default}':<22}  {one.help} ({one.unit})"
+    for name, item in DEFAULTS.thresholds.items():
+        yield f"  {f'{name}={item.default}':<22}  {item.help} ({item.unit})"

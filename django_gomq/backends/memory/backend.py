@@ -182,7 +182,7 @@ class MemoryBackend(Backend):
     ) -> None:
         """Drop what was not started: memory has nowhere to give it back to."""
         if deliveries:
-            messages = [one.message for one in deliveries]
+            messages = [delivery.message for delivery in deliveries]
             subscription.count_drops(messages, DropReason.SHUTDOWN)
             subscription.channel.release(len(deliveries))
 
@@ -234,9 +234,9 @@ def _runs_of_equals(
     kind, priority = first.type, first.priority
     # Three times as fast as to ask for runs, and what emit_many mostly brings.
     if not [
-        one
-        for one in messages
-        if one.type is not kind or one.priority is not priority or one.delay
+        message
+        for message in messages
+        if message.type is not kind or message.priority is not priority or message.delay
     ]:
         return (messages,)
     return [list(run) for _, run in itertools.groupby(messages, _KIND)]

@@ -257,7 +257,7 @@ class Dispatcher:
         """Drop what was under way when the loop died; after ``stop``."""
         while self._handing:
             subscription, deliveries, is_reserved = self._handing.pop()
-            messages = [one.message for one in deliveries]
+            messages = [delivery.message for delivery in deliveries]
             subscription.counts.count_dispatched(messages[0].type, len(messages))
             subscription.count_drops(messages, reason)
             if is_reserved:
@@ -300,19 +300,19 @@ class Dispatcher:
         """Pair every subscriber with its deliveries, by type and priority."""
         if not audience.gates and queue.label != OTHER:
             return [  # nearly always; reversed, as it is taken from the end
-                (one, run, False)
+                (subscription, run, False)
                 for run in reversed(_runs_of_one_priority(batch) if batch else ())
-                for one in reversed(audience.subscribers)
+                for subscription in reversed(audience.subscribers)
             ]
         plan: list[tuple[Subscription, Run, bool]] = []
         used = dict.fromkeys(audience.gates, 0)
         for event_type, messages in _by_type(queue, batch):
             runs = _runs_of_one_priority(messages)
-            for one in self._subscribers(queue, audience, event_type):
-                is_gate = one in used
+            for subscription in self._subscribers(queue, audience, event_type):
+                is_gate = subscription in used
                 if is_gate:
-                    used[one] += len(messages)
-                plan += [(one, run, is_gate) for run in runs]
+                    used[subscription] += len(messages)
+                plan += [(subscription, run, is_gate) for run in runs]
         for gate, count in used.items():
             if count < reserved:
                 gate.channel.return_permits(reserved - count)
@@ -325,7 +325,11 @@ class Dispatcher:
         if queue.label != OTHER:
             return audience.subscribers
         found = self._book.match(event_type)
-        return [one for one in found if one in audience.subscribers]
+        return [
+            subscription
+            for subscription in found
+            if subscription in audience.subscribers
+        ]
 
 
 def _by_type(

@@ -173,7 +173,10 @@ class Intake:
             self._check_special(message)
 
     def _check_special(self, message: Message[Any]) -> None:
-        if any(one.consumer.ordered_by_key for one in self._book.match(message.type)):
+        if any(
+            subscription.consumer.ordered_by_key
+            for subscription in self._book.match(message.type)
+        ):
             raise ConfigurationError(
                 f"{message.type!r} has a consumer with ordered_by_key: delay and "
                 "priority would break its order.",

@@ -56,12 +56,14 @@ class Subscribers:
     def _find(self, event_type: str) -> tuple[Subscription, ...]:
         exact = self._exact.get(event_type, ())
         by_pattern = [
-            one for prefix, one in self._patterns if event_type.startswith(prefix)
+            subscription
+            for prefix, subscription in self._patterns
+            if event_type.startswith(prefix)
         ]
         if not by_pattern:
             return tuple(dict.fromkeys(exact))
         found = {*exact, *by_pattern}
-        return tuple(one for one in self.all if one in found)
+        return tuple(subscription for subscription in self.all if subscription in found)
 
 
 class TypeQueue(LockFreeBuffer[Message[Any]]):
@@ -146,8 +148,14 @@ class QueueBook:
                 self._connect(self._other, self._subscribers.all)
 
     def _connect(self, queue: TypeQueue, found: Sequence[Subscription]) -> None:
-        queue.is_ordered = any(one.consumer.ordered_by_key for one in found)
-        gates = tuple(one for one in found if one.consumer.overflow == "backpressure")
+        queue.is_ordered = any(
+            subscription.consumer.ordered_by_key for subscription in found
+        )
+        gates = tuple(
+            subscription
+            for subscription in found
+            if subscription.consumer.overflow == "backpressure"
+        )
         queue.audience = Audience(tuple(found), gates)
 
     def match(self, event_type: str) -> tuple[Subscription, ...]:
@@ -174,7 +182,7 @@ class QueueBook:
     def _open_new(self, event_type: str) -> TypeQueue:
         validate_type(event_type)
         found = self.match(event_type)
-        if not any(event_type in one.consumer.types for one in found):
+        if not any(event_type in subscription.consumer.types for subscription in found):
             if self._undeclared >= MAX_UNDECLARED_TYPES:
                 return self._shared()
             self._undeclared += 1
@@ -215,5 +223,9 @@ class QueueBook:
         }
 
     def _exact_types(self) -> list[str]:
-        types = {text for one in self._subscribers.all for text in one.consumer.types}
+        types = {
+            text
+            for subscription in self._subscribers.all
+            for text in subscription.consumer.types
+        }
         return sorted(text for text in types if Pattern(text).is_exact)

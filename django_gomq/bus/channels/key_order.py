@@ -34,7 +34,7 @@ class KeyGate:
                 taken = self._channel.take(most - len(batch))
                 if not taken:
                     break
-                batch += [one for one in taken if self._admit(one)]
+                batch += [delivery for delivery in taken if self._admit(delivery)]
             return batch
 
     def _admit(self, delivery: Delivery) -> bool:

@@ -109,10 +109,12 @@ class Subscription:
         """Take in what a server handed out; return what found no room after all."""
         room = self.channel.try_permits(len(deliveries))
         taken, rest = deliveries[:room], deliveries[room:]
-        for event_type, count in Counter(one.message.type for one in taken).items():
+        for event_type, count in Counter(
+            delivery.message.type for delivery in taken
+        ).items():
             self.counts.count_dispatched(event_type, count)
-        for one in taken:
-            self.channel.put_permitted((one,), one.message.priority)
+        for delivery in taken:
+            self.channel.put_permitted((delivery,), delivery.message.priority)
         if taken:
             self.notify()
         return rest
@@ -125,7 +127,9 @@ class Subscription:
         if self.consumer.overflow == "drop_oldest":
             arriving = self._evict_for(arriving)
         if arriving:
-            self.count_drops([one.message for one in arriving], DropReason.CHANNEL_FULL)
+            self.count_drops(
+                [delivery.message for delivery in arriving], DropReason.CHANNEL_FULL
+            )
 
     def _evict_for(self, arriving: Sequence[Delivery]) -> Sequence[Delivery]:
         evicted: list[Message[Any]] = []
@@ -190,7 +194,9 @@ class Subscription:
         if self.keys is not None:
             self.keys.put_back(deliveries)
         else:
-            self.channel.put_back([(one, one.message.priority) for one in deliveries])
+            self.channel.put_back(
+                [(delivery, delivery.message.priority) for delivery in deliveries]
+            )
 
     def finish(self, deliveries: Iterable[Delivery], count: int) -> None:
         """Give back the permits, and the keys, of deliveries that are settled."""
@@ -211,7 +217,7 @@ class Subscription:
 
     def take_all(self) -> list[Delivery]:
         """Remove and return everything that was not started; for a stop."""
-        in_hand = [one for hand in list(self.hands.values()) for one in hand]
+        in_hand = [delivery for hand in list(self.hands.values()) for delivery in hand]
         return in_hand + self.take_where(lambda _: True)
 
     def revoke(self, is_lost: Callable[[Delivery], bool]) -> int:

@@ -74,7 +74,7 @@ class Pulse:
 
 def _describe(frame: FrameType, most: int = 3) -> list[str]:
     calls = traceback.extract_stack(frame)[: -most - 1 : -1]
-    return [f"{one.name} ({one.filename}:{one.lineno})" for one in calls]
+    return [f"{call.name} ({call.filename}:{call.lineno})" for call in calls]
 
 
 class LoopRunner:

@@ -271,8 +271,12 @@ class Processor:
         Members are tried alone at once and within the same attempt, so one bad row is
         retried, and in the end dead-lettered, alone.
         """
-        expired = [self._is_expired(one) for one in deliveries]
-        fresh = [one for one, old in zip(deliveries, expired, strict=True) if not old]
+        expired = [self._is_expired(delivery) for delivery in deliveries]
+        fresh = [
+            delivery
+            for delivery, old in zip(deliveries, expired, strict=True)
+            if not old
+        ]
         outcomes = iter(self._run_batch(fresh) if fresh else ())
         return [EXPIRED if old else next(outcomes) for old in expired]
 
@@ -287,10 +291,10 @@ class Processor:
                 self._broker, self._consumer.name, len(deliveries), error
             )
         )
-        return [self._run_batch([one])[0] for one in deliveries]
+        return [self._run_batch([delivery])[0] for delivery in deliveries]
 
     def _call_batch(self, deliveries: Sequence[Delivery]) -> BaseException | None:
-        messages = [receive(one, self._decoders) for one in deliveries]
+        messages = [receive(delivery, self._decoders) for delivery in deliveries]
         care = self._host.care()
         try:
             if care.is_due:
@@ -323,16 +327,16 @@ class Processor:
     ) -> list[Outcome]:
         if isinstance(error, BatchFailed):
             return self._blame(deliveries, error)
-        return [self.decide(one, error) for one in deliveries]
+        return [self.decide(delivery, error) for delivery in deliveries]
 
     def _blame(
         self, deliveries: Sequence[Delivery], failed: BatchFailed
     ) -> list[Outcome]:
         return [
-            self.decide(one, failed.errors[one.message.id])
-            if one.message.id in failed.errors
+            self.decide(delivery, failed.errors[delivery.message.id])
+            if delivery.message.id in failed.errors
             else ACK
-            for one in deliveries
+            for delivery in deliveries
         ]
 
     def decide(
@@ -360,7 +364,7 @@ class Processor:
     def _attempt(
         self, messages: list[Message[Any]], deliveries: Sequence[Delivery]
     ) -> Attempt:
-        waited = time.monotonic() - min(one.available for one in deliveries)
+        waited = time.monotonic() - min(delivery.available for delivery in deliveries)
         return Attempt(
             self._broker,
             self._backend,

@@ -104,7 +104,7 @@ class Server:
         except BaseException as failure:  # noqa: BLE001 - as for a single one
             error = failure
             self.subscription.hooks.tell(lambda hook: hook.failed("processor", error))
-            return [self.processor.decide(one, error) for one in batch]
+            return [self.processor.decide(delivery, error) for delivery in batch]
 
     def _serve_batch(self, batch: Sequence[Delivery]) -> None:
         began = time.monotonic()
@@ -113,9 +113,9 @@ class Server:
         pairs = list(zip(batch, outcomes, strict=True))
         self.settle(
             Results(
-                done=[one for one, outcome in pairs if outcome is ACK],
+                done=[delivery for delivery, outcome in pairs if outcome is ACK],
                 ended=[pair for pair in pairs if pair[1] is not ACK],
-                waits=[began - one.available for one in batch],
+                waits=[began - delivery.available for delivery in batch],
                 durations=[time.monotonic() - began],
                 in_flight=len(batch),
             )
@@ -136,7 +136,7 @@ def _results_of(batch: Sequence[Delivery], passage: Passage) -> Results:
     done = served
     if ended:
         failed = set(passage.ended_at)
-        done = [one for at, one in enumerate(served) if at not in failed]
+        done = [delivery for at, delivery in enumerate(served) if at not in failed]
     return Results(
         done=done,
         ended=ended,

@@ -101,8 +101,8 @@ class Settler:
         with counts.lock:
             self._subscription.in_flight -= results.in_flight
             if lost:
-                counts.count_lost_leases([one.message.type for one in lost])
-                done = [one for one in done if one not in lost]
+                counts.count_lost_leases([delivery.message.type for delivery in lost])
+                done = [delivery for delivery in done if delivery not in lost]
             self._count_done(done)
             for (delivery, outcome), answer in zip(results.ended, answers, strict=True):
                 self._count_ended(delivery, outcome, answer)

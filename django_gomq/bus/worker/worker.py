@@ -120,7 +120,7 @@ class Worker:
                 self._seats.append(seat)
                 self._pool.append(thread)
                 thread.start()
-            if any(one.consumer.is_async for one in self._servers):
+            if any(subscription.consumer.is_async for subscription in self._servers):
                 self._loop.start()
         for server in list(self._servers.values()):
             server.subscription.notify_all()

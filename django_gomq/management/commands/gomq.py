@@ -59,7 +59,7 @@ class Command(BaseCommand):
 
 def _usage(program: str) -> str:
     width = max(map(len, SUBCOMMANDS))
-    lines = [f"  {name:{width}}  {one.HELP}" for name, one in SUBCOMMANDS.items()]
+    lines = [f"  {name:{width}}  {item.HELP}" for name, item in SUBCOMMANDS.items()]
     return "\n".join([f"{program} SUBCOMMAND [options]", "", *lines, ""])
 
 

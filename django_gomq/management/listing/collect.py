@@ -41,10 +41,10 @@ def find_warnings(
     """Yield a warning for whoever has no other side, and for what could not be read."""
     yield from _unheard(overview)
     yield from _unfed(overview)
-    wrong = [(one, event) for event in misnamed for one in misnamed[event]]
-    for one, event in sorted(wrong):
-        text = f"{one.where} emits {event!r:.100}, which is no event type."
-        yield WarningRow(kind="not_a_type", subject=one.where, text=text)
+    wrong = [(call, event) for event in misnamed for call in misnamed[event]]
+    for call, event in sorted(wrong):
+        text = f"{call.where} emits {event!r:.100}, which is no event type."
+        yield WarningRow(kind="not_a_type", subject=call.where, text=text)
     for file, reason in sorted(unreadable.items()):
         text = f"{file} cannot be read, so what it emits is not here: {reason}"
         yield WarningRow(kind="unreadable", subject=file, text=text)
@@ -58,7 +58,7 @@ def _unheard(overview: Overview) -> Iterator[WarningRow]:
 
 
 def _unfed(overview: Overview) -> Iterator[WarningRow]:
-    emitted = {one.type for one in overview.events if one.emitters}
+    emitted = {event.type for event in overview.events if event.emitters}
     count = len(overview.dynamic)
     perhaps = f" ({count} dynamic emit{'s' * (count > 1)} may)" if count else ""
     for consumer in overview.consumers:
@@ -67,37 +67,46 @@ def _unfed(overview: Overview) -> Iterator[WarningRow]:
             yield WarningRow(kind="no_emitter", subject=consumer.name, text=text)
 
 
-_DEFAULTS: Final = {one.name: one.default for one in msgspec.structs.fields(Consumer)}
+_DEFAULTS: Final = {
+    field.name: field.default for field in msgspec.structs.fields(Consumer)
+}
 
 
 def gather(site: Site, files: Mapping[str, Path]) -> Overview:
     """Return who emits and who listens. Reads source files; starts nothing."""
     found = find_emitters(files)
-    by_type = {one: found.by_event[one] for one in found.by_event if one is not None}
-    emitted = {one: by_type[one] for one in by_type if _is_type(one)}
+    by_type = {
+        event: found.by_event[event] for event in found.by_event if event is not None
+    }
+    emitted = {event: by_type[event] for event in by_type if _is_type(event)}
     events = list(_events(site, emitted))
     known = [event.type for event in events]
     overview = Overview(
         events=events,
-        consumers=[_consumer(site, one, known) for one in _by_name(site)],
+        consumers=[_consumer(site, consumer, known) for consumer in _by_name(site)],
         brokers=[_broker(site, alias) for alias in sorted(site.brokers)],
         routes=list(_routes(site.config.routes)),
         dynamic=found.by_event.get(None, ()),
     )
-    misnamed = {one: by_type[one] for one in by_type.keys() - emitted}
+    misnamed = {event: by_type[event] for event in by_type.keys() - emitted}
     warnings = find_warnings(overview, misnamed, found.unreadable)
     return msgspec.structs.replace(overview, warnings=list(warnings))
 
 
 def _by_name(site: Site) -> Sequence[Consumer]:
-    return sorted(site.consumers, key=lambda one: one.name)
+    return sorted(site.consumers, key=lambda consumer: consumer.name)
 
 
 def _events(site: Site, emitted: Mapping[str, Sequence[Emitter]]) -> Iterator[EventRow]:
     classes: dict[str, list[EventMeta]] = defaultdict(list)
-    for one in event_classes():
-        classes[one.__event_type__].append(one)
-    consumed = {text for one in site.consumers if one.enabled for text in _exact(one)}
+    for cls in event_classes():
+        classes[cls.__event_type__].append(cls)
+    consumed = {
+        text
+        for consumer in site.consumers
+        if consumer.enabled
+        for text in _exact(consumer)
+    }
     listed = set(site.config.events)
     for event in sorted({*classes, *listed, *consumed, *emitted}):
         own = classes.get(event, ())
@@ -108,12 +117,14 @@ def _events(site: Site, emitted: Mapping[str, Sequence[Emitter]]) -> Iterator[Ev
         }
         yield EventRow(
             type=event,
-            version=max((one.__event_version__ for one in own), default=None),
+            version=max((cls.__event_version__ for cls in own), default=None),
             classes=sorted(map(_path_of, own)),
             declared=[kind for kind, holds in kinds.items() if holds] or ["emit"],
-            may_be_unheard=any(one.__no_consumer__ == "ignore" for one in own),
+            may_be_unheard=any(cls.__no_consumer__ == "ignore" for cls in own),
             broker=site.route(event),
-            consumers=[one.name for one in _by_name(site) if _hears(one, event)],
+            consumers=[
+                consumer.name for consumer in _by_name(site) if _hears(consumer, event)
+            ],
             emitters=emitted.get(event, ()),
         )
 
@@ -173,7 +184,7 @@ def _plain(retry: Retry) -> Mapping[str, Any]:
         value = getattr(retry, field)
         if value != getattr(default, field):
             is_classes = isinstance(value, tuple)
-            found[field] = [one.__name__ for one in value] if is_classes else value
+            found[field] = [item.__name__ for item in value] if is_classes else value
     return found
 
 
@@ -199,7 +210,7 @@ def _capacity(backend: type, options: Mapping[str, Any]) -> int | None:
 
 
 def _routes(routes: Mapping[str, str]) -> Iterator[RouteRow]:
-    patterns = sorted(map(Pattern, routes), key=lambda one: one.specificity)
+    patterns = sorted(map(Pattern, routes), key=lambda pattern: pattern.specificity)
     for pattern in reversed(patterns):
         yield RouteRow(pattern=pattern.text, broker=routes[pattern.text])
     if "*" not in routes:

@@ -67,7 +67,7 @@ def _package_of_urls() -> Iterator[tuple[str, Path]]:
 
 def _python_files(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(one for one in folders if _is_looked_into(one))
+        folders[:] = sorted(folder for folder in folders if _is_looked_into(folder))
         for name in sorted(files):
             if name.endswith(".py") and not _is_test(name.removesuffix(".py")):
                 yield Path(place, name)
@@ -121,13 +121,13 @@ def read(module: str, path: Path) -> Source:
 def _imports(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for one in node.names:
-                top = one.name.partition(".")[0]
-                yield one.asname or top, one.name if one.asname else top
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                yield alias.asname or top, alias.name if alias.asname else top
         elif isinstance(node, ast.ImportFrom):
             origin = resolve_name(f"{'.' * node.level}{node.module or ''}", package)
-            for one in node.names:
-                yield one.asname or one.name, f"{origin}.{one.name}"
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{origin}.{alias.name}"
 
 
 def calls(tree: ast.Module, known: Locals) -> Iterator[tuple[ast.Call, Locals]]:
@@ -155,7 +155,7 @@ def bindings(scope: ast.AST) -> Locals:
             times[node.name] += 1
         elif isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [one.id for one in targets if isinstance(one, ast.Name)]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
             values |= dict.fromkeys(names, node.value) if node.value else {}
     return {name: values.get(name) if times[name] == 1 else None for name in times}
 
@@ -208,7 +208,7 @@ class Place(msgspec.Struct, frozen=True, eq=False):
         imported = self.source.imports.get(node.id, "")
         paths = [imported, f"{self.source.module}.{node.id}"]
         found = [_loaded([*path.split("."), *attributes]) for path in paths]
-        return next((one for one in found if one is not None), None)
+        return next((name for name in found if name is not None), None)
 
 
 def _loaded(parts: Sequence[str]) -> Any:
@@ -233,9 +233,9 @@ def _attribute(owner: Any, name: str) -> Any:
 
 def _made_by(function: Any) -> Any:
     """Return the Event class that is called, has that method, or is announced."""
-    for one in (function, getattr(function, "__self__", None)):
-        if isinstance(one, EventMeta):
-            return one
+    for owner in (function, getattr(function, "__self__", None)):
+        if isinstance(owner, EventMeta):
+            return owner
     try:
         announced = get_type_hints(function).get("return")
     except Exception:  # noqa: BLE001 - annotations may be any code
@@ -287,7 +287,7 @@ def find_emitters(files: Mapping[str, Path]) -> Emitters:
                 found[event].append(emitter)
         except _UNREADABLE as error:
             unreadable[file] = str(error)
-    return Emitters({one: sorted(found[one]) for one in found}, unreadable)
+    return Emitters({name: sorted(found[name]) for name in found}, unreadable)
 
 
 def _emitters(source: Source, file: str) -> Iterator[tuple[str | None, Emitter]]:
@@ -296,11 +296,13 @@ def _emitters(source: Source, file: str) -> Iterator[tuple[str | None, Emitter]]
     for node, names in calls(source.tree, constants):
         place = Place(source, names)
         for name, given in _called(node, place):
-            named = {one.arg: one.value for one in node.keywords}
+            named = {keyword.arg: keyword.value for keyword in node.keywords}
             events = list(_events(name, given, named, place))
             shown = events if name == "emit_on_signal" else given
             emitter = Emitter(file, node.lineno, name, _shorten(shown))
-            for event in {place.event_type(one) for one in events} or {None}:
+            for event in {place.event_type(expression) for expression in events} or {
+                None
+            }:
                 yield event, emitter
 
 
@@ -309,11 +311,13 @@ def _called(node: ast.Call, place: Place) -> Iterator[tuple[str, Sequence[ast.ex
     candidates = [(node.func, node.args)]
     if isinstance(node.func, ast.Call) and len(node.func.args) == 1:
         candidates.append((node.func.args[0], node.args))  # sync_to_async(emit)(event)
-    for index, one in enumerate(node.args[:-1], 1):
-        candidates.append((one, node.args[index:]))  # partial(emit, event)
+    for index, argument in enumerate(node.args[:-1], 1):
+        candidates.append((argument, node.args[index:]))  # partial(emit, event)
     for function, given in candidates:
         value = place.value(function)
-        yield from ((one.__name__, given) for one in _FUNCTIONS if one is value)
+        yield from (
+            (function.__name__, given) for function in _FUNCTIONS if function is value
+        )
 
 
 def _events(
@@ -329,7 +333,9 @@ def _events(
         written = [named[key] for key in (*_MODEL_EVENTS, None) if key in named]
         fields = named.get("m2m", ast.Dict([], []))
         written += fields.values if isinstance(fields, ast.Dict) else [fields]
-        yield from (one for one in written if ast.unparse(one) != "None")
+        yield from (
+            expression for expression in written if ast.unparse(expression) != "None"
+        )
     elif name == "emit_on_signal":
         yield from [*given[1:2], *(named[key] for key in named if key == "event")]
     else:
@@ -342,8 +348,12 @@ def _elements(events: ast.expr) -> Iterator[ast.expr]:
         written = events.elts
     elif isinstance(events, ast.ListComp | ast.SetComp | ast.GeneratorExp):
         written = [events.elt]
-    for one in written:
-        yield one.elts[0] if isinstance(one, ast.Tuple) and one.elts else one
+    for expression in written:
+        yield (
+            expression.elts[0]
+            if isinstance(expression, ast.Tuple) and expression.elts
+            else expression
+        )
 
 
 def _shorten(written: Sequence[ast.expr]) -> str:

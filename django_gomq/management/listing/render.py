@@ -26,11 +26,11 @@ _ENTITIES: Final = str.maketrans(
 
 def as_mermaid(overview: Overview) -> str:
     """Return the flowchart, with the warnings as comments in front."""
-    files = {one.file for event in overview.events for one in event.emitters}
-    files |= {one.file for one in overview.dynamic}
+    files = {emitter.file for event in overview.events for emitter in event.emitters}
+    files |= {emitter.file for emitter in overview.dynamic}
     ids = {name: f"source{number}" for number, name in enumerate(sorted(files))}
     lines = ["flowchart LR"]
-    lines += [f"%% {_comment(one.text)}" for one in overview.warnings]
+    lines += [f"%% {_comment(warning.text)}" for warning in overview.warnings]
     lines += [_node(ids[name], "[", name, "]") for name in sorted(files)]
     lines += _events(overview)
     lines += _consumers(overview)
@@ -84,21 +84,21 @@ def _emits(overview: Overview, ids: Mapping[str, str]) -> Iterator[str]:
     for index, event in enumerate(overview.events):
         for file, emitters in _by_file(event.emitters):
             yield f"{ids[file]} -->|{_text(_lines(emitters))}| event{index}"
-    for index, one in enumerate(overview.dynamic):
-        yield _node(f"dynamic{index}", "([", f"? {one.text}", "])")
-        yield f"{ids[one.file]} -.->|{_text(_lines([one]))}| dynamic{index}"
+    for index, emitter in enumerate(overview.dynamic):
+        yield _node(f"dynamic{index}", "([", f"? {emitter.text}", "])")
+        yield f"{ids[emitter.file]} -.->|{_text(_lines([emitter]))}| dynamic{index}"
 
 
 def _by_file(emitters: Iterable[Emitter]) -> Iterator[tuple[str, Sequence[Emitter]]]:
     found: dict[str, list[Emitter]] = {}
-    for one in emitters:
-        found.setdefault(one.file, []).append(one)
+    for emitter in emitters:
+        found.setdefault(emitter.file, []).append(emitter)
     yield from found.items()
 
 
 def _lines(emitters: Sequence[Emitter]) -> str:
-    calls = dict.fromkeys(one.call for one in emitters)
-    lines = dict.fromkeys(str(one.line) for one in emitters)
+    calls = dict.fromkeys(emitter.call for emitter in emitters)
+    lines = dict.fromkeys(str(emitter.line) for emitter in emitters)
     return f"{', '.join(calls)} :{', :'.join(lines)}"
 
 
@@ -117,50 +117,55 @@ def as_table(overview: Overview) -> str:
         make_table(
             "Events",
             ("event", "version", "broker", "emitted at", "consumers"),
-            [_event(one) for one in overview.events],
+            [_event(event) for event in overview.events],
             right=["version"],
         ),
         make_table(
             "Consumers",
             ("consumer", "listens to", "broker", "options"),
-            [_consumer(one) for one in overview.consumers],
+            [_consumer(consumer) for consumer in overview.consumers],
         ),
         make_table(
             "Brokers",
             ("broker", "backend", "run", "capacity", "capabilities"),
-            [_broker(one) for one in overview.brokers],
+            [_broker(broker) for broker in overview.brokers],
             right=["capacity"],
         ),
         make_table(
             "Routes",
             ("events", "broker"),
-            [(one.pattern, one.broker) for one in overview.routes],
+            [(route.pattern, route.broker) for route in overview.routes],
         ),
         make_table(
             "Emits of which only a run tells the event",
             ("at", "call", "event"),
-            [(one.where, one.call, one.text) for one in overview.dynamic],
+            [
+                (emitter.where, emitter.call, emitter.text)
+                for emitter in overview.dynamic
+            ],
         ),
     ]
-    warnings = "\n".join(f"warning: {one.text}" for one in overview.warnings)
+    warnings = "\n".join(f"warning: {warning.text}" for warning in overview.warnings)
     return "\n\n".join(filter(None, [*parts, warnings]))
 
 
 def _event(event: EventRow) -> Sequence[Cell]:
-    places = list(dict.fromkeys(one.where for one in event.emitters))
+    places = list(dict.fromkeys(emitter.where for emitter in event.emitters))
     version = "-" if event.version is None else str(event.version)
     return event.type, version, event.broker, places or "-", event.consumers or "-"
 
 
 def _consumer(consumer: ConsumerRow) -> Sequence[Cell]:
-    options = [f"{name}={_written(one)}" for name, one in consumer.options.items()]
+    options = [
+        f"{name}={_written(option)}" for name, option in consumer.options.items()
+    ]
     return consumer.name, consumer.types, consumer.brokers, options or "-"
 
 
 def _written(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value)
-    return f"Retry({' '.join(f'{name}={_bare(one)}' for name, one in value.items())})"
+    return f"Retry({' '.join(f'{name}={_bare(item)}' for name, item in value.items())})"
 
 
 def _bare(value: Any) -> str:

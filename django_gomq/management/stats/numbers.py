@@ -158,7 +158,7 @@ class _Table:
         found: dict[Key, dict[float, float]] = defaultdict(lambda: defaultdict(float))
         for labels, value in self.of(f"{name}_bucket"):
             found[_key(labels, "consumer")][float(labels["le"])] += int(value)
-        return {key: _quantiles(sorted(one.items())) for key, one in found.items()}
+        return {key: _quantiles(sorted(item.items())) for key, item in found.items()}
 
 
 def _key(labels: Mapping[str, str], subject: str) -> Key:
@@ -197,7 +197,9 @@ def _consumers(table: _Table, keys: Iterable[Key]) -> list[ConsumerNumbers]:
             oldest_age_seconds=ages.get(key, 0.0),
             paused=paused.get(key, 0.0) > 0,
             handled=outcomes.get(key, _NO_COUNTS).get("success", 0),
-            failed=sum(outcomes.get(key, _NO_COUNTS).get(one, 0) for one in _FAILURES),
+            failed=sum(
+                outcomes.get(key, _NO_COUNTS).get(outcome, 0) for outcome in _FAILURES
+            ),
             retried=retried.get(key, 0),
             dead_lettered=dead.get(key, 0),
             dropped=dict(dropped.get(key, _NO_COUNTS)),
@@ -261,9 +263,15 @@ def rates_between(earlier: Numbers, later: Numbers, seconds: float) -> Rates | N
         }
 
     return Rates(
-        handled=rate(lambda one: {key_of(row): row.handled for row in one.consumers}),
-        failed=rate(lambda one: {key_of(row): row.failed for row in one.consumers}),
-        published=rate(lambda one: {key_of(row): row.published for row in one.events}),
+        handled=rate(
+            lambda numbers: {key_of(row): row.handled for row in numbers.consumers}
+        ),
+        failed=rate(
+            lambda numbers: {key_of(row): row.failed for row in numbers.consumers}
+        ),
+        published=rate(
+            lambda numbers: {key_of(row): row.published for row in numbers.events}
+        ),
     )
 
 
@@ -286,23 +294,26 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_depth is not None:
             yield from self._too_deep(numbers, self.max_depth)
         if self.max_age is not None:
-            for one in numbers.consumers:
-                if one.oldest_age_seconds > self.max_age:
+            for consumer in numbers.consumers:
+                if consumer.oldest_age_seconds > self.max_age:
                     yield (
-                        f"The oldest message of consumer {one.consumer!r} on broker "
-                        f"{one.broker!r} has waited {one.oldest_age_seconds:.1f} s, "
+                        f"The oldest message of consumer {consumer.consumer!r} on "
+                        f"broker {consumer.broker!r} has waited "
+                        f"{consumer.oldest_age_seconds:.1f} s, "
                         f"more than {self.max_age:g}."
                     )
 
     def _too_deep(self, numbers: Numbers, limit: int) -> Iterator[str]:
-        queues = [("Queue", one.event, one) for one in numbers.events]
-        channels = [("Channel", one.consumer, one) for one in numbers.consumers]
+        queues = [("Queue", event.event, event) for event in numbers.events]
+        channels = [
+            ("Channel", consumer.consumer, consumer) for consumer in numbers.consumers
+        ]
         rows: list[tuple[str, str, EventNumbers | ConsumerNumbers]]
         rows = [*queues, *channels]
-        for kind, name, one in rows:
-            if one.depth > limit:
+        for kind, name, row in rows:
+            if row.depth > limit:
                 yield (
-                    f"{kind} {name!r} on broker {one.broker!r} holds {one.depth} "
+                    f"{kind} {name!r} on broker {row.broker!r} holds {row.depth} "
                     f"messages, more than {limit}."
                 )
 

@@ -26,8 +26,10 @@ def as_data(moment: Moment) -> Mapping[str, Any]:
     found: dict[str, Any] = {
         "source": moment.source,
         "processes": numbers.processes,
-        "consumers": [_consumer_data(one, rates) for one in numbers.consumers],
-        "events": [_event_data(one, rates) for one in numbers.events],
+        "consumers": [
+            _consumer_data(consumer, rates) for consumer in numbers.consumers
+        ],
+        "events": [_event_data(event, rates) for event in numbers.events],
         "over": list(moment.over),
     }
     return found
@@ -66,13 +68,13 @@ def as_table(moment: Moment) -> str:
     if not numbers.consumers and not numbers.events:
         parts.append("No process has counted anything so far.")
     parts += [
-        _part(_NOW, [_now(one) for one in numbers.consumers]),
+        _part(_NOW, [_now(consumer) for consumer in numbers.consumers]),
         _part(
             "Consumers since the start",
-            [_since_start(one, rates) for one in numbers.consumers],
+            [_since_start(consumer, rates) for consumer in numbers.consumers],
         ),
-        _part("Events", [_event(one, rates) for one in numbers.events]),
-        "\n".join(f"over: {one}" for one in moment.over),
+        _part("Events", [_event(event, rates) for event in numbers.events]),
+        "\n".join(f"over: {line}" for line in moment.over),
     ]
     return "\n\n".join(filter(None, parts))
 

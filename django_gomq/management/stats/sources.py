@@ -150,8 +150,10 @@ class SharedNumbers:
         return families.all()
 
     def _files(self, listing: Listing) -> Sequence[NumberFile]:
-        ended = {one for one in listing.live_by_slot() if self._has_ended(one)}
-        return [one for one in listing.ours if not (one.is_live and one.slot in ended)]
+        ended = {slot for slot in listing.live_by_slot() if self._has_ended(slot)}
+        return [
+            file for file in listing.ours if not (file.is_live and file.slot in ended)
+        ]
 
     def _has_ended(self, slot: int) -> bool:
         """Whether no living process holds the slot; False where that cannot be told.

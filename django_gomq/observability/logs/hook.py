@@ -176,7 +176,7 @@ class LogHook(Hook):
         """Warn, within the limit; what a stop drops is told in its last words."""
         if reason is DropReason.SHUTDOWN:
             return
-        for event, number in Counter(one.type for one in messages).items():
+        for event, number in Counter(message.type for message in messages).items():
             subject = Subject("dropped", broker, event, consumer, reason.value)
             count = self._limiter.admit(subject, number)
             if count:

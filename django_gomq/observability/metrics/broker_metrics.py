@@ -61,7 +61,7 @@ def add_broker(out: Catalogue, broker: Broker) -> None:
     """Add the values of every metric that is about this broker."""
     stats = broker.stats()
     backend = broker.backend_name
-    consumers = {one.name: one for one in broker.consumers}
+    consumers = {consumer.name: consumer for consumer in broker.consumers}
     events = dict.fromkeys(stats.queues)
     for consumer in consumers.values():
         events.update(dict.fromkeys(_exact(consumer.types)))
@@ -159,7 +159,7 @@ def _events_of(consumer: Consumer, known: Iterable[str]) -> list[str]:
     patterns = _patterns(consumer.types)
     if patterns:
         for event in known:
-            if event == OTHER or any(one.matches(event) for one in patterns):
+            if event == OTHER or any(pattern.matches(event) for pattern in patterns):
                 events[event] = None
     return list(events)
 
@@ -171,7 +171,7 @@ def _exact(types: tuple[str, ...]) -> tuple[str, ...]:
 
 @functools.lru_cache(1024)
 def _patterns(types: tuple[str, ...]) -> tuple[Pattern, ...]:
-    return tuple(one for one in map(Pattern, types) if not one.is_exact)
+    return tuple(pattern for pattern in map(Pattern, types) if not pattern.is_exact)
 
 
 def _add_histogram(

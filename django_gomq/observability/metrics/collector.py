@@ -127,7 +127,7 @@ class BusCollector(Collector):
 
     def _add_telemetry_errors(self, out: Catalogue, watched: Sequence[Hooks]) -> None:
         errors = Counter(self.failures.counts)
-        for hooks in {id(one): one for one in watched}.values():
+        for hooks in {id(hooks): hooks for hooks in watched}.values():
             errors.update(hooks.errors)
         for kind, count in errors.items():
             out.telemetry_errors.add_metric([kind], count)
@@ -142,8 +142,8 @@ def _counted(stats: BrokerStats) -> int:
     for queue in stats.queues.values():
         found += queue.published + queue.unconsumed + queue.rolled_back
         found += sum(queue.refused.values())
-    for one in stats.consumers.values():
-        found += sum(one.processed.values()) + sum(one.dropped.values())
+    for consumer in stats.consumers.values():
+        found += sum(consumer.processed.values()) + sum(consumer.dropped.values())
     return found
 
 

@@ -76,8 +76,8 @@ class _Both(Collector):
         self._collectors = collectors
 
     def collect(self) -> Iterator[Metric]:
-        for one in self._collectors:
-            yield from one.collect()
+        for collector in self._collectors:
+            yield from collector.collect()
 
 
 def flush(registry: CollectorRegistry = REGISTRY) -> None:

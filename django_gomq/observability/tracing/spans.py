@@ -126,7 +126,7 @@ def _common(operation: str, broker: str, backend: str) -> Attributes:
 
 def tell_outcome(span: Span, outcomes: Sequence[Outcome]) -> None:
     """Describe what came of it; of a batch, the first failure."""
-    failures = [one for one in outcomes if not isinstance(one, Ack)]
+    failures = [outcome for outcome in outcomes if not isinstance(outcome, Ack)]
     match failures[0] if failures else outcomes[0]:
         case Ack():
             span.set_attribute(OUTCOME, "success")

@@ -196,9 +196,9 @@ class Listing(msgspec.Struct, frozen=True):
     def live_by_slot(self) -> Mapping[int, Sequence[NumberFile]]:
         """Return the files whose numbers end with their process, by slot."""
         found: dict[int, list[NumberFile]] = {}
-        for one in self.ours:
-            if one.is_live:
-                found.setdefault(one.slot, []).append(one)
+        for file in self.ours:
+            if file.is_live:
+                found.setdefault(file.slot, []).append(file)
         return found
 
 

@@ -59,12 +59,12 @@ class Merger:
         """
         totals: dict[_Series, float] = {}
         paths = set()
-        for one in files:
+        for file in files:
             try:
-                self._add(one, totals)
+                self._add(file, totals)
             except (OSError, Torn):
-                note_failure(one.path)
-            paths.add(one.path)
+                note_failure(file.path)
+            paths.add(file.path)
         for path in self._layouts.keys() - paths:
             del self._layouts[path]
         out = Families()
@@ -139,7 +139,7 @@ def _parse(key: str) -> _Series | None:
     is_sum = name.endswith("_sum")
     if about.kind == "histogram" and is_sum is not (bound is None):
         return None
-    return _Series(about, tuple(labels[one] for one in about.labels), bound)
+    return _Series(about, tuple(labels[label] for label in about.labels), bound)
 
 
 def _fill(out: Families, totals: Mapping[_Series, float]) -> None:

@@ -135,9 +135,9 @@ def remove_live(directory: str, number: int) -> None:
 
 def _bury(number: int, files: Sequence[NumberFile]) -> None:
     left: Counter[str] = Counter()
-    for one in files:
-        if one.mode == "livesum":
-            left.update(_messages_in(one.path))
+    for file in files:
+        if file.mode == "livesum":
+            left.update(_messages_in(file.path))
     if left:
         names = [f"{name}: about {count}" for name, count in left.most_common(_NAMED)]
         logger.warning(
@@ -151,9 +151,9 @@ def _bury(number: int, files: Sequence[NumberFile]) -> None:
 
 
 def _remove(files: Sequence[NumberFile]) -> None:
-    for one in files:
+    for file in files:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(one.path)  # noqa: PTH108 - a text, as everywhere here
+            os.unlink(file.path)  # noqa: PTH108 - a text, as everywhere here
 
 
 def _messages_in(path: str) -> Counter[str]:

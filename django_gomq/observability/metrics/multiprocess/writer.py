@@ -108,9 +108,9 @@ class Ledger(Catalogue):
     def given(self) -> Mapping[str, float]:
         """Return what of ours stays in the files, by key."""
         return {
-            key: one.own
-            for key, one in self._entries.items()
-            if one.about.kind != "gauge"
+            key: item.own
+            for key, item in self._entries.items()
+            if item.about.kind != "gauge"
         }
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class _Buckets:
         numbers = _parts(buckets, sum_value or 0.0)
         entries = self._entries.get(where)
         if entries is None:
-            self._add(where, [str(one[0]) for one in buckets], numbers)
+            self._add(where, [str(bucket[0]) for bucket in buckets], numbers)
             return
         for entry, number in zip(entries, numbers, strict=True):
             if entry.own != number:
@@ -177,8 +177,8 @@ class _Buckets:
         series = [(f"{name}_bucket", {**pairs, "le": bound}) for bound in bounds]
         series.append((f"{name}_sum", pairs))
         made = [
-            self._enter(self._about, one, labels, number)
-            for (one, labels), number in zip(series, numbers, strict=True)
+            self._enter(self._about, name, labels, number)
+            for (name, labels), number in zip(series, numbers, strict=True)
         ]
         entries = [entry for entry in made if entry is not None]
         if len(entries) == len(made):
@@ -189,9 +189,9 @@ def _parts(buckets: Sequence[Sequence[Any]], sum_value: float) -> list[float]:
     """Return the own count of each bucket, which the page cumulates, and the sum."""
     numbers: list[float] = []
     before = 0
-    for one in buckets:
-        numbers.append(one[1] - before)
-        before = one[1]
+    for bucket in buckets:
+        numbers.append(bucket[1] - before)
+        before = bucket[1]
     numbers.append(sum_value)
     return numbers
 
