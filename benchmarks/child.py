@@ -1,4 +1,4 @@
-"""The process of one case: does a run whenever it is asked; it knows no other case."""
+"""The process of one case: does a run whenever it is asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate of CI: fails where emit or the pipeline became slower; knows no peer.
+"""The gate of CI: fails where emit or the pipeline became slower.
 
     python -m benchmarks.gate
 

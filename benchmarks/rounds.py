@@ -1,4 +1,4 @@
-"""Rounds: every case of a group in turn, again and again; it knows no figure."""
+"""Rounds: every case of a group in turn, again and again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts panels, variables, links and annotations together to a board; it knows none."""
+"""Puts panels, variables, links and annotations together to a board."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Consumer board: what becomes of messages; it knows no other panel."""
+"""Consumer board: what becomes of messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where boards are and how one leads to another; it knows no panel."""
+"""Where boards are and how one leads to another."""
 
 from __future__ import annotations
 

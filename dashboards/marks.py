@@ -1,4 +1,4 @@
-"""Marks of thresholds in text, and the numbers in their place; it knows no query."""
+"""Marks of thresholds in text, and the numbers in their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overview: a table with a row for each consumer; it knows no other panel."""
+"""Overview: a table with a row for each consumer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overview: what is emitted, handled and lost, a second; it knows no other panel."""
+"""Overview: what is emitted, handled and lost, a second."""
 
 from __future__ import annotations
 

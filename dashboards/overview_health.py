@@ -1,4 +1,4 @@
-"""The numbers at the top of the overview; it knows no other panel."""
+"""The numbers at the top of the overview."""
 
 from __future__ import annotations
 

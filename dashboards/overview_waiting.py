@@ -1,4 +1,4 @@
-"""Overview: what waits, where, and for how long; it knows no other panel."""
+"""Overview: what waits, where, and for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of panels, made alike; it knows no query and no place on a board."""
+"""Kinds of panels, made alike."""
 
 from __future__ import annotations
 

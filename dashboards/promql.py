@@ -1,4 +1,4 @@
-"""Pieces that expressions of rules and boards are made of; it knows no panel."""
+"""Pieces that expressions of rules and boards are made of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the boards that ship: every query with its panel; it knows no SDK."""
+"""Reads the boards that ship: every query with its panel."""
 
 from __future__ import annotations
 

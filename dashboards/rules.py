@@ -1,4 +1,4 @@
-"""Alerts and recordings as values, and their YAML; it knows none of them."""
+"""Alerts and recordings as values, and their YAML."""
 
 from __future__ import annotations
 

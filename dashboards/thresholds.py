@@ -1,4 +1,4 @@
-"""Every number that a user may set in boards and rules; it knows no query.
+"""Every number that a user may set in boards and rules.
 
 A threshold in an expression is written as a mark. ``marks`` puts the number there.
 """

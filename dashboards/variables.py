@@ -1,4 +1,4 @@
-"""The choices at the top of each board; it knows no panel."""
+"""The choices at the top of each board."""
 
 from __future__ import annotations
 

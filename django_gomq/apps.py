@@ -28,7 +28,7 @@ class GomqConfig(AppConfig):
 
         site.set_up()
         setting_changed.connect(_note_setting, dispatch_uid="django_gomq")
-        site.install_ladder()
+        site.install_coordinator()
 
 
 def _note_setting(*, setting: str, **signal: Any) -> None:

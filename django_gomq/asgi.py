@@ -63,7 +63,7 @@ class _Life:
                 await self._drain_if_ending()
                 raise
         if not self._sent:
-            await self._stand_in()
+            await self._dispatch_inline()
 
     async def _receive(self) -> ASGIReceiveEvent:
         event = await self._receive_event()
@@ -80,7 +80,7 @@ class _Life:
         if "lifespan.shutdown" in self._received:
             await _drain()
 
-    async def _stand_in(self) -> None:
+    async def _dispatch_inline(self) -> None:
         """Answer for an application that knows no lifespan."""
         for name in ("startup", "shutdown"):
             if f"lifespan.{name}" not in self._received:
@@ -90,4 +90,4 @@ class _Life:
 
 
 async def _drain() -> None:
-    await asyncio.to_thread(site.ladder.climb, "lifespan")
+    await asyncio.to_thread(site.coordinator.drain, "lifespan")

@@ -1,4 +1,4 @@
-"""Events that wait for a commit, one buffer per transaction; it knows no event."""
+"""Events that wait for a commit, one buffer per transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from django_gomq.bus.errors import ConfigurationError
 
 
-class Pending(msgspec.Struct, frozen=True, eq=False):
+class PendingBatch(msgspec.Struct, frozen=True, eq=False):
     """Events that wait: what to do at the commit, and what at a rollback."""
 
     items: Sequence[Any]
@@ -43,10 +43,10 @@ class CommitBuffer:
         self.is_flushed = False
         self.place = 0
         """Where it stands in ``run_on_commit``, or stood before a rollback."""
-        self._pending: list[Pending] = []
+        self._pending: list[PendingBatch] = []
         self._starts: dict[str, int] = {}  # savepoint -> events before it
 
-    def add(self, pending: Pending, savepoints: Sequence[str | None]) -> None:
+    def add(self, pending: PendingBatch, savepoints: Sequence[str | None]) -> None:
         """Append events that were emitted inside these savepoints."""
         for savepoint in savepoints:
             if savepoint is not None and savepoint not in self._starts:
@@ -88,7 +88,7 @@ class CommitBuffer:
         _roll_back(self._pending)
 
 
-def _roll_back(pending: Sequence[Pending]) -> None:
+def _roll_back(pending: Sequence[PendingBatch]) -> None:
     for held in pending:
         for item in held.items:
             held.roll_back(item)
@@ -100,7 +100,7 @@ _buffers: weakref.WeakKeyDictionary[
 ] = weakref.WeakKeyDictionary()
 
 
-def add_pending(connection: BaseDatabaseWrapper, pending: Pending) -> None:
+def add_pending(connection: BaseDatabaseWrapper, pending: PendingBatch) -> None:
     """Have events published when this connection's transaction commits."""
     entries: Sequence[Any] = connection.run_on_commit
     latest = entries[-1][0] if entries else None

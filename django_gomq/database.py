@@ -20,7 +20,7 @@ from django.db.backends.signals import connection_created
 
 from django_gomq.bus.consumer import Handler
 from django_gomq.bus.fork import is_bus_thread
-from django_gomq.bus.worker.environment import Care, Host
+from django_gomq.bus.worker.environment import Environment, ThreadScope
 
 logger = logging.getLogger("gomq.database")
 
@@ -197,12 +197,12 @@ ASYNC_IDLE_SECONDS: Final = 5.0
 """How long async handlers keep their connections when none of them runs."""
 
 
-class _Care(Care):
+class _DatabaseScope(ThreadScope):
     """Due once the thread has used a database: most handlers never do."""
 
     def __init__(self) -> None:
         # Only its truth is asked for, and at each message: a property costs 50 ns.
-        self.is_due = cast("bool", made_here())
+        self.is_needed = cast("bool", made_here())
 
     def before(self) -> None:
         """Close connections that are too old or broken; have the others checked."""
@@ -213,7 +213,7 @@ class _Care(Care):
         clean_up()
 
 
-class _AsyncCare:
+class _AsyncDatabaseScope:
     """The same for async handlers, which share one thread for all database work.
 
     Belongs to its loop. What one handler still reads from is not closed because
@@ -257,17 +257,19 @@ class _AsyncCare:
             self._closing = self.loop.create_task(sync_to_async(give_back)())
 
 
-_async_care: ContextVar[_AsyncCare | None] = ContextVar("gomq_async_care", default=None)
+_async_scope: ContextVar[_AsyncDatabaseScope | None] = ContextVar(
+    "gomq_async_care", default=None
+)
 
 
 class _OfThread(threading.local):
-    """The care of the current thread."""
+    """The scope of the current thread."""
 
     def __init__(self) -> None:
-        self.care = _Care()
+        self.scope = _DatabaseScope()
 
 
-class DjangoHost(Host):
+class DjangoEnvironment(Environment):
     """Checks connections before a handler; leaves none in a transaction after it.
 
     A busy thread keeps its connection from one message to the next, within
@@ -277,43 +279,43 @@ class DjangoHost(Host):
 
     def __init__(self) -> None:
         self._here = _OfThread()
-        self._on_loop: _AsyncCare | None = None
+        self._on_loop: _AsyncDatabaseScope | None = None
         connection_created.connect(self._note_connection, weak=True)
 
     def _note_connection(
         self, *, connection: BaseDatabaseWrapper, **signal: object
     ) -> None:
-        if is_bus_thread() or _async_care.get() is not None:
+        if is_bus_thread() or _async_scope.get() is not None:
             let_live(connection)
 
-    def care(self) -> Care:
+    def thread_scope(self) -> ThreadScope:
         """Return what to do around the handlers of the current thread."""
-        return self._here.care
+        return self._here.scope
 
     async def before_async_handler(self) -> None:
         """Do the same on the thread where async handlers reach the database."""
         loop = asyncio.get_running_loop()
-        care = self._on_loop
-        if care is None or care.loop is not loop:  # another one after a fork
-            care = self._on_loop = _AsyncCare(loop)
-        _async_care.set(care)
-        await care.before()
+        scope = self._on_loop
+        if scope is None or scope.loop is not loop:  # another one after a fork
+            scope = self._on_loop = _AsyncDatabaseScope(loop)
+        _async_scope.set(scope)
+        await scope.before()
 
     async def after_async_handler(self) -> None:
         """Do the same on the thread where async handlers reach the database."""
-        care = _async_care.get()
-        if care is not None:
-            await care.after()
+        scope = _async_scope.get()
+        if scope is not None:
+            await scope.after()
 
     async def loop_ending(self) -> None:
         """Give the connections of async handlers back."""
-        care = self._on_loop
-        if care is not None and care.loop is asyncio.get_running_loop():
-            await care.end()
+        scope = self._on_loop
+        if scope is not None and scope.loop is asyncio.get_running_loop():
+            await scope.end()
 
     def thread_idle(self) -> None:
         """Give every connection of this thread back."""
-        if self._here.care.is_due:
+        if self._here.scope.is_needed:
             give_back()
 
     def in_transaction(self, handler: Handler, using: bool | str) -> Handler:

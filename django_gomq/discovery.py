@@ -1,4 +1,4 @@
-"""Imports every app's consumers module, and tells what went wrong; knows no broker."""
+"""Imports every app's consumers module, and tells what went wrong."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from django_gomq.bus.message import Message
 from django_gomq.commit import is_outside_transactions
 from django_gomq.options import PLAIN, EmitOptions, Options, Receipt, choose
 from django_gomq.outgoing import (
-    Outgoing,
+    EmitBatch,
+    defer,
     find_transaction,
-    hold,
     publish_now,
     publish_one,
     refuse,
@@ -63,15 +63,15 @@ def emit(
         return _emit_with(event, data, choose(options))
     if not is_outside_transactions():
         return _emit_into(site, event, data, PLAIN)
-    plan = site.plans.known.get(event if type(event) is str else type(event))
-    if plan is None:
-        plan = site.plans.find(event)
-    message = Message(plan.event_type, plan.encode(event, data))
+    emitter = site.emitters.known.get(event if type(event) is str else type(event))
+    if emitter is None:
+        emitter = site.emitters.find(event)
+    message = Message(emitter.event_type, emitter.encode(event, data))
     receipt = Receipt(message, "accepted")
     try:
-        plan.broker.hand_over(message, None)
+        emitter.broker.hand_over(message, None)
     except PublishError as error:
-        if refuse(Outgoing(plan, site, None, [receipt]), receipt, error):
+        if refuse(EmitBatch(emitter, site, None, [receipt]), receipt, error):
             raise
     return receipt
 
@@ -93,7 +93,7 @@ def _emit_with(event: Event | str, data: Any, chosen: Options) -> Receipt:
 def _emit_into(site: Site, event: Event | str, data: Any, chosen: Options) -> Receipt:
     """Emit one event where a transaction is open, or a test captures events."""
     outgoing = _prepare_one(site, event, data, chosen)
-    _hold_or_publish([outgoing], chosen)
+    _defer_or_publish([outgoing], chosen)
     return outgoing.receipts[0]
 
 
@@ -112,7 +112,7 @@ def emit_many(
     if site is None:
         return [_go_nowhere(_split(event)[0]) for event in events]
     outgoing = _prepare(site, events, chosen)
-    _hold_or_publish(outgoing, chosen)
+    _defer_or_publish(outgoing, chosen)
     return [receipt for batch in outgoing for receipt in batch.receipts]
 
 
@@ -129,51 +129,51 @@ async def aemit(
         return _go_nowhere(event)
     outgoing = [_prepare_one(site, event, data, chosen)]
     if chosen.timeout is None:
-        await sync_to_async(_hold_or_publish, thread_sensitive=True)(outgoing, chosen)
+        await sync_to_async(_defer_or_publish, thread_sensitive=True)(outgoing, chosen)
     # Waiting on that one thread would hold up all database work of the process.
-    elif not await sync_to_async(_hold, thread_sensitive=True)(outgoing, chosen):
+    elif not await sync_to_async(_defer, thread_sensitive=True)(outgoing, chosen):
         await asyncio.to_thread(publish_now, outgoing, chosen.timeout)
     return outgoing[0].receipts[0]
 
 
 def _prepare_one(
     site: Site, event: Event | str, data: Any, chosen: Options
-) -> Outgoing:
-    plan = site.plans.known.get(event if type(event) is str else type(event))
-    if plan is None or chosen.broker is not None:
-        plan = site.plans.find(event, chosen.broker)
-    message = plan.make_message(event, data, chosen)
-    return Outgoing(plan, site, chosen.strict, [Receipt(message)])
+) -> EmitBatch:
+    emitter = site.emitters.known.get(event if type(event) is str else type(event))
+    if emitter is None or chosen.broker is not None:
+        emitter = site.emitters.find(event, chosen.broker)
+    message = emitter.make_message(event, data, chosen)
+    return EmitBatch(emitter, site, chosen.strict, [Receipt(message)])
 
 
 def _prepare(
     site: Site, events: Iterable[Event | tuple[Event | str, Any]], chosen: Options
-) -> list[Outgoing]:
-    """Check and encode events; neighbours of one plan go together."""
-    prepared: list[Outgoing] = []
-    known, latest = site.plans.known, None
+) -> list[EmitBatch]:
+    """Check and encode events; neighbours of one emitter go together."""
+    prepared: list[EmitBatch] = []
+    known, latest = site.emitters.known, None
     for item in events:
         event, data = _split(item) if isinstance(item, tuple) else (item, None)
-        plan = known.get(event if type(event) is str else type(event))
-        if plan is None or chosen.broker is not None:
-            plan = site.plans.find(event, chosen.broker)
+        emitter = known.get(event if type(event) is str else type(event))
+        if emitter is None or chosen.broker is not None:
+            emitter = site.emitters.find(event, chosen.broker)
         if chosen is PLAIN:
-            message = Message(plan.event_type, plan.encode(event, data))
+            message = Message(emitter.event_type, emitter.encode(event, data))
         else:
-            message = plan.make_message(event, data, chosen)
-        if plan is not latest:
-            latest, receipts = plan, list[Receipt]()
-            prepared.append(Outgoing(plan, site, chosen.strict, receipts))
+            message = emitter.make_message(event, data, chosen)
+        if emitter is not latest:
+            latest, receipts = emitter, list[Receipt]()
+            prepared.append(EmitBatch(emitter, site, chosen.strict, receipts))
         receipts.append(Receipt(message))
     return prepared
 
 
-def _hold_or_publish(outgoing: list[Outgoing], chosen: Options) -> None:
-    if not _hold(outgoing, chosen):
+def _defer_or_publish(outgoing: list[EmitBatch], chosen: Options) -> None:
+    if not _defer(outgoing, chosen):
         publish_now(outgoing, chosen.timeout)
 
 
-def _hold(outgoing: list[Outgoing], chosen: Options) -> bool:
+def _defer(outgoing: list[EmitBatch], chosen: Options) -> bool:
     """Keep events that wait for a commit or a test; return whether they do."""
     if not outgoing:
         return True
@@ -181,7 +181,7 @@ def _hold(outgoing: list[Outgoing], chosen: Options) -> bool:
     connection = find_transaction(outgoing[0].site, chosen, captured)
     if captured is None and connection is None:
         return False
-    hold(outgoing, connection, captured)
+    defer(outgoing, connection, captured)
     return True
 
 

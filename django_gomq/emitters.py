@@ -89,7 +89,7 @@ class Routes:
 MAX_KNOWN: Final = 4096  # names of types may be data; of classes all are kept
 
 
-class Plan:
+class Emitter:
     """What holds for all events of one type: its broker, and how to encode its data."""
 
     __slots__ = ("broker", "codec", "event_class", "event_type", "max_body_bytes")
@@ -137,8 +137,8 @@ class Plan:
         return dict(headers)
 
 
-class TypedPlan(Plan):
-    """The plan of an Event class."""
+class TypedEmitter(Emitter):
+    """The emitter of an Event class."""
 
     __slots__ = ("_check", "_encode", "_may_hide_nan")
 
@@ -172,7 +172,7 @@ class TypedPlan(Plan):
         return body
 
 
-class Plans:
+class Emitters:
     """The plans of one site; thread-safe."""
 
     def __init__(
@@ -186,11 +186,11 @@ class Plans:
         self._brokers = brokers
         self._codec = codec
         self._max_body_bytes = max_body_bytes
-        self.known: dict[object, Plan] = {}
+        self.known: dict[object, Emitter] = {}
         """By Event class, or by the name of an untyped event; for the hot path."""
 
-    def find(self, event: Event | str, alias: str | None = None) -> Plan:
-        """Return the plan of this event, for another broker if ``alias`` names one.
+    def find(self, event: Event | str, alias: str | None = None) -> Emitter:
+        """Return the emitter of this event, for another broker if ``alias`` names one.
 
         Raises ConfigurationError for what is no event, and for an unknown alias.
         """
@@ -200,16 +200,16 @@ class Plans:
             known = self.known.get(subject)
             if known is not None:
                 return known
-        plan = self._make(event, alias)
+        emitter = self._make(event, alias)
         if alias is None and (is_typed or len(self.known) < MAX_KNOWN):
-            self.known[subject] = plan
-        return plan
+            self.known[subject] = emitter
+        return emitter
 
-    def _make(self, event: Event | str, alias: str | None) -> Plan:
+    def _make(self, event: Event | str, alias: str | None) -> Emitter:
         if isinstance(event, Event):
             event_class = type(event)
             broker = self._broker(alias, _type_of(event_class))
-            return TypedPlan(event_class, broker, self._codec, self._max_body_bytes)
+            return TypedEmitter(event_class, broker, self._codec, self._max_body_bytes)
         if isinstance(event, EventMeta):
             raise ConfigurationError(
                 f"emit() was given the class {event.__name__}: make an event of it, "
@@ -217,7 +217,7 @@ class Plans:
             )
         event_type = validate_type(event)
         broker = self._broker(alias, event_type)
-        return Plan(event_type, broker, self._codec, self._max_body_bytes)
+        return Emitter(event_type, broker, self._codec, self._max_body_bytes)
 
     def _broker(self, alias: str | None, event_type: str) -> Broker:
         alias = alias or self._route(event_type)

@@ -15,8 +15,8 @@ from django_gomq.bus.delivery import Delivery, receive
 from django_gomq.bus.errors import NoConsumerError, PublishError
 from django_gomq.bus.message import Message
 from django_gomq.bus.timers import Deadline
-from django_gomq.commit import Pending, add_pending, open_transaction
-from django_gomq.emitters import Plan
+from django_gomq.commit import PendingBatch, add_pending, open_transaction
+from django_gomq.emitters import Emitter
 from django_gomq.options import Options, Receipt, State
 from django_gomq.process_role import serves_requests
 from django_gomq.site import Site
@@ -27,10 +27,10 @@ logger = logging.getLogger("gomq.emit")
 MAX_WARNED: Final = 1000  # names of types may be data; these are remembered as told
 
 
-class Outgoing(msgspec.Struct, frozen=True, eq=False):
-    """Events of one plan that one call emitted, in their order."""
+class EmitBatch(msgspec.Struct, frozen=True, eq=False):
+    """Events of one emitter that one call emitted, in their order."""
 
-    plan: Plan
+    emitter: Emitter
     site: Site
     strict: bool | None
     receipts: list[Receipt]
@@ -39,14 +39,14 @@ class Outgoing(msgspec.Struct, frozen=True, eq=False):
     """What the hooks kept of the moment of emit."""
 
 
-def decoded(message: Message[Any], plan: Plan) -> Message[Any]:
+def decoded(message: Message[Any], emitter: Emitter) -> Message[Any]:
     """Return the message as a consumer would see it, for those who capture it."""
-    event_class = plan.event_class
+    event_class = emitter.event_class
     decoders = {} if event_class is None else {message.type: decode_as(event_class)}
     return receive(Delivery(message, 0.0), decoders)
 
 
-def publish_now(items: Sequence[Outgoing], timeout: float | None) -> None:
+def publish_now(items: Sequence[EmitBatch], timeout: float | None) -> None:
     """Hand events over in their order, as one batch for each broker.
 
     ``timeout`` bounds the call. Raises the first refusal that ``strict`` or its broker
@@ -65,7 +65,7 @@ def publish_now(items: Sequence[Outgoing], timeout: float | None) -> None:
 
 
 def _publish_group(
-    broker: Broker, group: Sequence[Outgoing], timeout: float | None
+    broker: Broker, group: Sequence[EmitBatch], timeout: float | None
 ) -> list[PublishError]:
     answers: list[PublishError | None] = []
     try:
@@ -81,11 +81,11 @@ def _publish_group(
         raise
 
 
-def publish_one(outgoing: Outgoing, timeout: float | None) -> None:
+def publish_one(outgoing: EmitBatch, timeout: float | None) -> None:
     """Hand over one event that no hook has looked at; else as ``publish_now``."""
     (receipt,) = outgoing.receipts
     try:
-        outgoing.plan.broker.hand_over(receipt.message, timeout)
+        outgoing.emitter.broker.hand_over(receipt.message, timeout)
     except PublishError as error:
         if refuse(outgoing, receipt, error):
             raise
@@ -94,16 +94,16 @@ def publish_one(outgoing: Outgoing, timeout: float | None) -> None:
 
 
 def _by_broker(
-    items: Sequence[Outgoing],
-) -> Iterable[tuple[Broker, Sequence[Outgoing]]]:
-    groups: dict[Broker, list[Outgoing]] = {}
+    items: Sequence[EmitBatch],
+) -> Iterable[tuple[Broker, Sequence[EmitBatch]]]:
+    groups: dict[Broker, list[EmitBatch]] = {}
     for batch in items:
-        groups.setdefault(batch.plan.broker, []).append(batch)
+        groups.setdefault(batch.emitter.broker, []).append(batch)
     return groups.items()
 
 
 def _tell(
-    group: Sequence[Outgoing], answers: Sequence[PublishError | None]
+    group: Sequence[EmitBatch], answers: Sequence[PublishError | None]
 ) -> list[PublishError]:
     """Tell every receipt its answer; return the refusals that are to be raised."""
     raised = []
@@ -117,7 +117,7 @@ def _tell(
     return raised
 
 
-def refuse(outgoing: Outgoing, receipt: Receipt, error: PublishError) -> bool:
+def refuse(outgoing: EmitBatch, receipt: Receipt, error: PublishError) -> bool:
     """Tell the receipt; warn once where nobody consumes the type.
 
     Returns whether the refusal is to be raised.
@@ -127,24 +127,24 @@ def refuse(outgoing: Outgoing, receipt: Receipt, error: PublishError) -> bool:
         return _raises_refusals(outgoing)
     rule = _no_consumer(outgoing)
     if rule == "warn":
-        _warn_once(receipt.message.type, outgoing.plan.broker.alias)
+        _warn_once(receipt.message.type, outgoing.emitter.broker.alias)
     return rule == "raise" or (rule != "ignore" and bool(outgoing.strict))
 
 
-def _no_consumer(outgoing: Outgoing) -> str:
-    event_class = outgoing.plan.event_class
+def _no_consumer(outgoing: EmitBatch) -> str:
+    event_class = outgoing.emitter.event_class
     wanted = event_class.__no_consumer__ if event_class is not None else None
     return wanted or outgoing.site.config.no_consumer
 
 
-def _raises_refusals(outgoing: Outgoing) -> bool:
+def _raises_refusals(outgoing: EmitBatch) -> bool:
     if outgoing.strict is not None:
         return outgoing.strict
-    alias = outgoing.plan.broker.alias
+    alias = outgoing.emitter.broker.alias
     return outgoing.site.config.brokers[alias].on_refused == "raise"
 
 
-def publish_committed(items: Sequence[Outgoing], may_wait: bool) -> None:
+def publish_committed(items: Sequence[EmitBatch], may_wait: bool) -> None:
     """Hand over what a commit made true, and was not handed over before.
 
     Waits for room, ``FLUSH_TIMEOUT`` in a request, without limit in a management
@@ -160,7 +160,7 @@ def publish_committed(items: Sequence[Outgoing], may_wait: bool) -> None:
         publish_now(items, timeout)
 
 
-def _still_pending(outgoing: Outgoing) -> Outgoing:
+def _still_pending(outgoing: EmitBatch) -> EmitBatch:
     left = [receipt for receipt in outgoing.receipts if receipt.state == "pending"]
     return msgspec.structs.replace(outgoing, receipts=left)
 
@@ -168,10 +168,10 @@ def _still_pending(outgoing: Outgoing) -> Outgoing:
 _NO_LIMIT: Final = 86_400.0 * 365
 
 
-def roll_back(outgoing: Outgoing) -> None:
+def roll_back(outgoing: EmitBatch) -> None:
     """Note that a rollback took the events back."""
-    plan, receipts = outgoing.plan, outgoing.receipts
-    plan.broker.count_rolled_back(plan.event_type, len(receipts))
+    emitter, receipts = outgoing.emitter, outgoing.receipts
+    emitter.broker.count_rolled_back(emitter.event_type, len(receipts))
     for receipt in receipts:
         receipt.refuse("rolled_back")
 
@@ -213,8 +213,8 @@ def _own_block(connection: BaseDatabaseWrapper) -> object | None:
     )
 
 
-def hold(
-    outgoing: Sequence[Outgoing],
+def defer(
+    outgoing: Sequence[EmitBatch],
     connection: BaseDatabaseWrapper | None,
     captured: CapturedEvents | None,
 ) -> None:
@@ -222,31 +222,33 @@ def hold(
     if captured is not None:
         for batch in outgoing:
             batch.receipts[:] = [
-                _capture(receipt, batch.plan, connection, captured)
+                _capture(receipt, batch.emitter, connection, captured)
                 for receipt in batch.receipts
             ]
         return
     assert connection is not None  # noqa: S101 - else they would be published now
-    if outgoing[0].plan.broker.hooks.publish_watchers:  # all brokers share their hooks
+    if outgoing[
+        0
+    ].emitter.broker.hooks.publish_watchers:  # all brokers share their hooks
         outgoing = [_with_parents(batch) for batch in outgoing]
-    add_pending(connection, Pending(outgoing, publish_committed, roll_back))
+    add_pending(connection, PendingBatch(outgoing, publish_committed, roll_back))
 
 
-def _with_parents(outgoing: Outgoing) -> Outgoing:
+def _with_parents(outgoing: EmitBatch) -> EmitBatch:
     messages = [receipt.message for receipt in outgoing.receipts]
-    parents = outgoing.plan.broker.hooks.prepare(messages)
-    return Outgoing(
-        outgoing.plan, outgoing.site, outgoing.strict, outgoing.receipts, parents
+    parents = outgoing.emitter.broker.hooks.prepare(messages)
+    return EmitBatch(
+        outgoing.emitter, outgoing.site, outgoing.strict, outgoing.receipts, parents
     )
 
 
 def _capture(
     waiting: Receipt,
-    plan: Plan,
+    emitter: Emitter,
     connection: BaseDatabaseWrapper | None,
     captured: CapturedEvents,
 ) -> Receipt:
-    message = decoded(waiting.message, plan)
+    message = decoded(waiting.message, emitter)
     if connection is None:
         captured.record(message)
         waiting.accept()
@@ -263,7 +265,7 @@ def _capture(
         receipt.refuse("rolled_back")
         forget()
 
-    add_pending(connection, Pending((receipt,), _accept_all, take_back))
+    add_pending(connection, PendingBatch((receipt,), _accept_all, take_back))
     return receipt
 
 

@@ -1,9 +1,9 @@
-"""The ladder of a process's end: whatever comes first drains; it knows no broker.
+"""The coordinator of a process's end: whatever comes first drains.
 
 No single hook covers all servers: uvicorn and ``runserver`` end by a bare SIGTERM,
 which skips ``atexit``; Celery's children leave by ``os._exit``; granian replaces the
 handlers of signals; and what runs later than ``threading._register_atexit`` can use
-no executor. docs/deployment.md has a table of servers and the rung that each takes.
+no executor. docs/deployment.md has a table of servers and the trigger that each takes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from django_gomq.bus.stats import Remainder
 
 logger = logging.getLogger("gomq.shutdown")
 
-Rung = Literal["lifespan", "sigterm", "celery", "threading", "atexit"]
+Trigger = Literal["lifespan", "sigterm", "celery", "threading", "atexit"]
 Drain = Callable[[], Sequence[Remainder]]
 
 _DRAINED: Final = "Drained by %s in %.2f s: %d left"
 _UID: Final = "django_gomq"
 
 
-class Ladder:
-    """Drains once in each process, by the first rung that is reached.
+class ShutdownCoordinator:
+    """Drains once in each process, by the first trigger that is reached.
 
     ``drain`` blocks up to its own limit, may be called again (a second caller waits
     for the first) and returns what the brokers that it stopped left; ``is_due`` says
@@ -47,7 +47,7 @@ class Ladder:
         self._terminations: WeakKeyDictionary[Process, Thread] = WeakKeyDictionary()
 
     def install(self, *, signals: bool) -> None:
-        """Hang every rung that this process has; starts nothing. Call it once.
+        """Hang every trigger that this process has; starts nothing. Call it once.
 
         Without ``signals`` SIGTERM is left as it is.
         """
@@ -60,7 +60,7 @@ class Ladder:
         if signals:
             self._chain_sigterm()
 
-    def climb(self, rung: Rung) -> None:
+    def drain(self, trigger: Trigger) -> None:
         """Drain, if that is still to be done; blocks until it is. Thread-safe."""
         began = time.monotonic()
         remainders = self._drain()
@@ -70,15 +70,15 @@ class Ladder:
                 for remainder in remainders
             )
             seconds = time.monotonic() - began
-            fields = {"gomq_rung": rung, "gomq_seconds": seconds, "gomq_left": left}
-            logger.info(_DRAINED, rung, seconds, left, extra=fields)
+            fields = {"gomq_rung": trigger, "gomq_seconds": seconds, "gomq_left": left}
+            logger.info(_DRAINED, trigger, seconds, left, extra=fields)
 
     def _end(self) -> None:
         start_no_more()
-        self.climb("atexit")
+        self.drain("atexit")
 
     def _end_celery_child(self, **signal: object) -> None:
-        self.climb("celery")
+        self.drain("celery")
 
     def _end_with_threads(self) -> None:
         termination = self._terminations.get(current())
@@ -87,12 +87,12 @@ class Ladder:
             # the exit code is to be that of a SIGTERM that nobody handled.
             termination.join()
         start_no_more()
-        self.climb("threading")
+        self.drain("threading")
 
     def _chain_sigterm(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # signal.signal() refuses
-        # A server's own handler ends in atexit, or in a rung of its own.
+        # A server's own handler ends in atexit, or in a trigger of its own.
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, self._terminate)
 
@@ -110,7 +110,7 @@ class Ladder:
 
     def _drain_and_die(self, number: int) -> None:
         try:
-            self.climb("sigterm")
+            self.drain("sigterm")
         finally:
             os.kill(os.getpid(), number)
 

@@ -26,11 +26,11 @@ from django_gomq.bus.stats import Remainder
 from django_gomq.bus.timers import Deadline
 from django_gomq.bus.worker.worker import Worker
 from django_gomq.conf import RUNS, BrokerConfig, Config, Run, load
-from django_gomq.database import DjangoHost
+from django_gomq.database import DjangoEnvironment
 from django_gomq.discovery import Skipped, discover, label_of
-from django_gomq.emitters import Plans, Routes, adapt
+from django_gomq.emitters import Emitters, Routes, adapt
 from django_gomq.process_role import drain_timeout, runs_here
-from django_gomq.shutdown import Ladder
+from django_gomq.shutdown import ShutdownCoordinator
 from django_gomq.testing import modes
 
 
@@ -47,7 +47,7 @@ class Site:
         self._routes = Routes(config.routes)
         self.route = self._routes.alias_of
         self._check_databases()
-        self._host = DjangoHost()
+        self._environment = DjangoEnvironment()
         self._workers: WeakKeyDictionary[Process, Worker] = WeakKeyDictionary()
         self._ended_in: Process | None = None
         self.drain_timeout = drain_timeout(config.drain_timeout)
@@ -57,7 +57,9 @@ class Site:
             alias: self._make_broker(alias, entry)
             for alias, entry in config.brokers.items()
         }
-        self.plans = Plans(self.route, self.brokers, self.codec, config.max_body_bytes)
+        self.emitters = Emitters(
+            self.route, self.brokers, self.codec, config.max_body_bytes
+        )
 
     def _check_databases(self) -> None:
         for consumer in self.consumers:
@@ -143,7 +145,9 @@ class Site:
             worker = self._workers.get(process)
             if worker is None:
                 hooks = Hooks(self._get_hooks())
-                worker = Worker(self.config.threads, host=self._host, hooks=hooks)
+                worker = Worker(
+                    self.config.threads, environment=self._environment, hooks=hooks
+                )
                 if self.config.metrics.enabled:
                     tick = import_string("django_gomq.observability.metrics.tick")
                     worker.timers.every_second(tick)
@@ -335,11 +339,11 @@ def _is_running() -> bool:
     return any(broker.is_started for broker in brokers.values())
 
 
-ladder: Final = Ladder(close, _is_running)
+coordinator: Final = ShutdownCoordinator(close, _is_running)
 """What drains when the process ends."""
 
 
-def install_ladder() -> None:
+def install_coordinator() -> None:
     """Have this process drain at its end, whichever way it ends; once, in ready()."""
     site = brokers.site
-    ladder.install(signals=site is not None and site.may_run)
+    coordinator.install(signals=site is not None and site.may_run)

@@ -1,4 +1,4 @@
-"""`make demo`: the clinic under a real server and real traffic; it knows no event.
+"""`make demo`: the clinic under a real server and real traffic.
 
 It exits with 0 only if the answers, the rows and the metrics agree and no message is
 unaccounted for.

@@ -1,4 +1,4 @@
-"""gunicorn for the clinic: one process of threads; it knows no event."""
+"""gunicorn for the clinic: one process of threads."""
 
 from __future__ import annotations
 

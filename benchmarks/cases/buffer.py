@@ -52,7 +52,7 @@ _KINDS: Mapping[str, Callable[[], queue.Queue[object]]] = {
 
 # The one thing here that is no public name: the first of these that there is.
 _OURS = (
-    "django_gomq.backends.memory.buffer:LockFreeBuffer",
+    "django_gomq.backends.memory.buffer:PublishBuffer",
     "django_gomq.bus.channels.channel:Channel",
 )
 

@@ -1,4 +1,4 @@
-"""Bars and lines as SVG; it knows no case."""
+"""Bars and lines as SVG."""
 
 from __future__ import annotations
 

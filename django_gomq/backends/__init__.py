@@ -1,1 +1,1 @@
-"""Backends, one file each; loaded by dotted path, blind to one another."""
+"""Backends, one file each; loaded by dotted path."""

@@ -1,1 +1,1 @@
-"""The event bus in pure Python; it knows no Django and no client library."""
+"""The event bus in pure Python."""

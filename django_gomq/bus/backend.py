@@ -64,7 +64,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since 1970."""
 
 
-class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+class BackendContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a backend is given of the process it runs in."""
 
     broker: str
@@ -88,8 +88,8 @@ class Backend(ABC):
     capabilities: ClassVar[Capabilities]
 
     @abstractmethod
-    def open(self, surroundings: Surroundings) -> None:
-        """Take in the surroundings. No thread starts and no socket opens."""
+    def open(self, context: BackendContext) -> None:
+        """Take in what the process offers. No thread starts and no socket opens."""
 
     @abstractmethod
     def subscribe(self, subscription: Subscription) -> None:

@@ -12,11 +12,11 @@ from .counts import HANDLER_BUCKETS, WAIT_BUCKETS
 from .delivery import original
 from .errors import ConfigurationError, PublishError
 from .event import EventMeta
-from .fork import Process, current, mark, settle_in
+from .fork import Process, current, is_same_process, register
 from .hooks import Hook, Hooks
-from .interrupts import run_whole
+from .interrupts import run_shielded
 from .message import MAX_PRIORITY, NO_HEADERS, Message, validate
-from .runtime import Life, Publish
+from .runtime import BrokerRuntime, Publish
 from .stats import BrokerStats, Remainder
 from .worker.worker import Worker
 
@@ -48,8 +48,8 @@ class Broker:
         self.drain_timeout = drain_timeout
         self._may_start = may_start
         self._max_body_bytes = max_body_bytes
-        self._make_life = partial(
-            Life,
+        self._make_runtime = partial(
+            BrokerRuntime,
             alias=alias,
             make_backend=make_backend,
             make_hooks=hooks if callable(hooks) else lambda: hooks,
@@ -60,50 +60,50 @@ class Broker:
             handler_buckets=tuple(handler_buckets),
         )
         self._consumers: dict[str, Consumer] = {}
-        self._life: Life | None = None
+        self._runtime: BrokerRuntime | None = None
         self._publish: Publish | None = None
         """The runtime's own, as long as it runs in this process."""
         for consumer in consumers:
             self._add(consumer)
-        settle_in(self)
+        register(self)
 
-    def enter(self, process: Process) -> None:
+    def after_in_child(self, process: Process) -> None:
         """Forget what belongs to a parent process."""
-        life = self._life
-        if life is not None and life.process is not process:
-            self._life = self._publish = None
+        runtime = self._runtime
+        if runtime is not None and runtime.process is not process:
+            self._runtime = self._publish = None
 
-    def _here(self) -> Life | None:
-        if not mark[0]:
+    def _here(self) -> BrokerRuntime | None:
+        if not is_same_process[0]:
             current()
-        return self._life
+        return self._runtime
 
-    def _living(self) -> Life:
-        life = self._here()
-        return life if life is not None else self._begin(current())
+    def _current_runtime(self) -> BrokerRuntime:
+        runtime = self._here()
+        return runtime if runtime is not None else self._begin(current())
 
-    def _begin(self, process: Process) -> Life:
+    def _begin(self, process: Process) -> BrokerRuntime:
         with process.lock:
-            if self._life is None:
-                life = self._make_life(process)
+            if self._runtime is None:
+                runtime = self._make_runtime(process)
                 for consumer in self._consumers.values():
-                    life.subscribe(consumer)
-                self._life = life
-            return self._life
+                    runtime.subscribe(consumer)
+                self._runtime = runtime
+            return self._runtime
 
-    def _enliven(self, message: Message[Any]) -> Life:
-        """Return the life of this process, started, or refuse the message."""
-        life = self._living()
-        if life.is_running:
-            return life
+    def _start_for(self, message: Message[Any]) -> BrokerRuntime:
+        """Return the runtime of this process, started, or refuse the message."""
+        runtime = self._current_runtime()
+        if runtime.is_running:
+            return runtime
         try:
-            if life.is_closed or not self._may_start():
-                raise life.why_not_running(message.type)
+            if runtime.is_closed or not self._may_start():
+                raise runtime.why_not_running(message.type)
             self.start()
         except PublishError as error:
-            life.handover.refuse(message, error)
+            runtime.publisher.refuse(message, error)
             raise
-        return life
+        return runtime
 
     def consume(
         self,
@@ -126,8 +126,8 @@ class Broker:
         """Run this consumer too. Raises ConfigurationError if its name is taken."""
         with current().lock:
             self._add(consumer)
-            if self._life is not None and consumer.enabled:
-                self._life.subscribe(consumer)
+            if self._runtime is not None and consumer.enabled:
+                self._runtime.subscribe(consumer)
 
     def _add(self, consumer: Consumer) -> None:
         if consumer.name in self._consumers:
@@ -142,14 +142,14 @@ class Broker:
     @property
     def is_started(self) -> bool:
         """Whether it runs in this process now."""
-        life = self._here()
-        return life is not None and life.is_running
+        runtime = self._here()
+        return runtime is not None and runtime.is_running
 
     @property
     def is_closed(self) -> bool:
         """Whether it drains, or has stopped, in this process."""
-        life = self._here()
-        return life is not None and life.is_closed
+        runtime = self._here()
+        return runtime is not None and runtime.is_closed
 
     @property
     def consumers(self) -> list[Consumer]:
@@ -161,10 +161,10 @@ class Broker:
 
         Raises BrokerClosedError after ``close``.
         """
-        life = self._living()
-        with life.process.lock:  # no close comes between
-            life.start()
-            self._publish = life.publish
+        runtime = self._current_runtime()
+        with runtime.process.lock:  # no close comes between
+            runtime.start()
+            self._publish = runtime.publish
 
     def close(self, timeout: float | None = None) -> Remainder:
         """Refuse new messages, finish what was accepted, stop; say what was left.
@@ -173,10 +173,10 @@ class Broker:
         more. Idempotent; a second caller waits for the first and gets its answer.
         """
         limit = self.drain_timeout if timeout is None else timeout
-        life = self._living()
-        with life.process.lock:
+        runtime = self._current_runtime()
+        with runtime.process.lock:
             self._publish = None
-        return life.close(limit)
+        return runtime.close(limit)
 
     def publish(self, message: Message[Any], *, timeout: float | None = None) -> None:
         """Hand one message over now.
@@ -190,7 +190,7 @@ class Broker:
         publish = self._publish
         if (
             publish is None
-            or not mark[0]
+            or not is_same_process[0]
             or type(message) is not Message
             or type(message.body) is not bytes
             or len(message.body) > self._max_body_bytes
@@ -214,8 +214,8 @@ class Broker:
         publish = self._publish
         if type(message) is not Message:
             message = original(message)
-        if publish is None or not mark[0]:
-            publish = self._enliven(message).publish
+        if publish is None or not is_same_process[0]:
+            publish = self._start_for(message).publish
         try:
             publish(message, timeout)
         except PublishError as error:
@@ -223,7 +223,7 @@ class Broker:
             raise
 
     def _refuse(self, message: Message[Any], error: PublishError) -> None:
-        self._living().handover.refuse(message, error)
+        self._current_runtime().publisher.refuse(message, error)
 
     def check(self, message: Message[Any]) -> None:
         """Raise what ``publish`` would raise at any time, for a message as this.
@@ -231,7 +231,7 @@ class Broker:
         That is MessageError and ConfigurationError; a full queue is none of these.
         """
         validate(message, max_body_bytes=self._max_body_bytes)
-        self._living().backend.check(message)
+        self._current_runtime().backend.check(message)
 
     def publish_many(
         self, messages: Sequence[Message[Any]], *, timeout: float | None = None
@@ -244,7 +244,7 @@ class Broker:
         messages = [original(message) for message in messages]
         for message in messages:
             validate(message, max_body_bytes=self._max_body_bytes)
-        backend = self._living().backend
+        backend = self._current_runtime().backend
         for message in messages:
             backend.check(message)
         return self.hand_over_many(messages, timeout)
@@ -261,60 +261,60 @@ class Broker:
         ``parents`` are what ``hooks.prepare`` returned for each. ``answers``,
         an empty list, has what is known so far if this is interrupted.
         """
-        handover = self._living().handover
+        publisher = self._current_runtime().publisher
         try:
             if messages:
-                self._enliven(messages[0])
+                self._start_for(messages[0])
         except PublishError as error:
-            handover.refuse_all(messages[1:], error)
+            publisher.refuse_all(messages[1:], error)
             return [error] * len(messages)
-        return handover.publish_many(messages, timeout, parents, answers)
+        return publisher.publish_many(messages, timeout, parents, answers)
 
     def count_rolled_back(self, event: str, count: int = 1) -> None:
         """Count messages that a rollback took back before they were published."""
-        self._living().refusals.count_rolled_back(event, count)
+        self._current_runtime().refusals.count_rolled_back(event, count)
 
     @property
     def hooks(self) -> Hooks:
         """The observers of this process."""
-        return self._living().hooks
+        return self._current_runtime().hooks
 
     @property
     def capabilities(self) -> Capabilities:
         """What the backend promises."""
-        return self._living().backend.capabilities
+        return self._current_runtime().backend.capabilities
 
     @property
     def backend_name(self) -> str:
         """The backend's short name."""
-        return self._living().backend.name
+        return self._current_runtime().backend.name
 
     def resize(self, consumer: str, capacity: int) -> None:
         """Give a consumer's channel another capacity, in this process."""
-        self._living().subscription(consumer).channel.resize(capacity)
+        self._current_runtime().subscription(consumer).channel.resize(capacity)
 
     def pause(self, consumer: str) -> None:
         """Start no more deliveries of this consumer in this process.
 
         Its channel fills, and then its overflow option decides.
         """
-        self._living().subscription(consumer).paused = True
+        self._current_runtime().subscription(consumer).paused = True
 
     def resume(self, consumer: str) -> None:
         """End a pause, or leave it as it was where a signal handler raises."""
-        subscription = self._living().subscription(consumer)
+        subscription = self._current_runtime().subscription(consumer)
         was_paused = subscription.paused
         try:
             subscription.paused = False
-            run_whole(subscription.notify_all)
+            run_shielded(subscription.notify_all)
         except BaseException:
             subscription.paused = was_paused  # perhaps nobody was told
             raise
 
     def stats(self) -> BrokerStats:
         """Return the numbers of this process; exact when the bus is quiet."""
-        return self._living().stats()
+        return self._current_runtime().stats()
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the dead letters that are kept, oldest first."""
-        return self._living().backend.dead_letters()
+        return self._current_runtime().backend.dead_letters()

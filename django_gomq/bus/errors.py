@@ -1,4 +1,4 @@
-"""Every error of the bus; it knows nothing else of the bus."""
+"""Every error of the bus."""
 
 from __future__ import annotations
 

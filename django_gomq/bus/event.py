@@ -1,4 +1,4 @@
-"""Typed events: msgspec structs that know their event type; they know no message."""
+"""Typed events: msgspec structs that know their event type."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ from typing import Final, Protocol
 _MADV_WIPEONFORK: Final = 18  # linux/mman.h; the mmap module has no name for it
 
 
-class _Mark(Protocol):
+class _Page(Protocol):
     def __getitem__(self, index: int, /) -> int: ...
     def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
-class _PidMark:
+class _PidPage:
     """The mark where the kernel cannot wipe a page: asks for the pid each time."""
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class _PidMark:
         self._pid = os.getpid()
 
 
-def _make_mark() -> _Mark:
+def _make_page() -> _Page:
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         page.madvise(_MADV_WIPEONFORK)
     except (OSError, ValueError, AttributeError):
-        return _PidMark()
+        return _PidPage()
     return page
 
 
@@ -52,10 +52,10 @@ class Process:
         """For what is made once in a process; never one that a parent may hold."""
 
 
-class Citizen(Protocol):
+class ForkAware(Protocol):
     """Somebody whose threads, locks and queues belong to one process."""
 
-    def enter(self, process: Process) -> None:
+    def after_in_child(self, process: Process) -> None:
         """Forget, untouched, all that belongs to another process.
 
         Only swaps references; may be called more than once, and from racing threads.
@@ -65,31 +65,31 @@ class Citizen(Protocol):
 # The kernel hands a child this page wiped (madvise(2), MADV_WIPEONFORK), whoever
 # forked: uWSGI forks without telling Python. Reading it costs 14 ns, os.getpid()
 # up to 180 ns, and every publish asks.
-mark: Final = _make_mark()
-mark[0] = 1
+is_same_process: Final = _make_page()
+is_same_process[0] = 1
 _current = Process()
 _seats: dict[tuple[int, Process], Process] = {}
-_citizens: weakref.WeakSet[Citizen] = weakref.WeakSet()
+_fork_aware: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def current() -> Process:
     """Return this process; thread-safe, takes no lock."""
     global _current  # noqa: PLW0603 - a process has one identity
-    if not mark[0]:
+    if not is_same_process[0]:
         # Threads of a fresh child may race to be the first; setdefault picks one,
         # and no lock is used that another thread of the parent could have held.
         parent, pid = _current, os.getpid()
         if parent.pid != pid:
             _current = _seats.setdefault((pid, parent), Process())
-        for citizen in list(_citizens):
-            citizen.enter(_current)
-        mark[0] = 1
+        for aware in list(_fork_aware):
+            aware.after_in_child(_current)
+        is_same_process[0] = 1
     return _current
 
 
-def settle_in(citizen: Citizen) -> None:
-    """Have ``citizen.enter`` called when a forked child first asks who it is."""
-    _citizens.add(citizen)
+def register(aware: ForkAware) -> None:
+    """Have ``aware.after_in_child`` called when a forked child first asks who it is."""
+    _fork_aware.add(aware)
 
 
 _bus = threading.local()

@@ -45,8 +45,8 @@ class Watch:
 
 EndOfPublish = Callable[[Exception | None], None]
 
-Carry = Callable[[Message[Any]], bool]
-LendContext = Callable[[Message[Any], Context], bool]
+PropagateUnsampled = Callable[[Message[Any]], bool]
+EnterUnsampled = Callable[[Message[Any], Context], bool]
 
 
 class Hook:
@@ -79,10 +79,10 @@ class Hook:
         """Run before a handler; the watch it returns surrounds the handler."""
         return None
 
-    keeps_little = False
-    """Say so where ``carry`` and ``lend_context`` mostly answer True; read once."""
+    has_unsampled_path = False
+    """Say so where ``carry`` and ``enter_unsampled`` mostly answer True; read once."""
 
-    def carry(self, message: Message[Any]) -> bool:
+    def propagate_unsampled(self, message: Message[Any]) -> bool:
         """Return whether there is nothing to watch of publishing this message now.
 
         It may be given what it is to carry. Asked before ``publishing``, of the only
@@ -90,7 +90,7 @@ class Hook:
         """
         return False
 
-    def lend_context(self, message: Message[Any], context: Context) -> bool:
+    def enter_unsampled(self, message: Message[Any], context: Context) -> bool:
         """Return whether a handler may run in this context, unwatched.
 
         It holds nothing but what was set in it for the message before. Asked before
@@ -135,10 +135,10 @@ class Hook:
         """Run after a consumer gave a message up."""
 
     def overran(self, broker: str, consumer: str, seconds: float) -> None:
-        """Run, once, when a sync handler has run longer than its ``timeout``."""
+        """Chunk, once, when a sync handler has run longer than its ``timeout``."""
 
     def loop_blocked(self, consumer: str, seconds: float, where: str) -> None:
-        """Run, once, when an async handler has blocked the loop, in these calls."""
+        """Chunk, once, when an async handler has blocked the loop, in these calls."""
 
     def batch_failed(
         self, broker: str, consumer: str, size: int, error: BaseException
@@ -155,7 +155,7 @@ class Hook:
 logger = logging.getLogger("gomq.hooks")
 
 
-CARRIED: Final[tuple[object, ...]] = (object(),)
+PROPAGATED: Final[tuple[object, ...]] = (object(),)
 """In the place of contexts: a message carries all there is, and nobody watches it."""
 
 
@@ -166,18 +166,20 @@ class Hooks:
         self._hooks = tuple(hooks)
         self.publish_watchers = tuple(h for h in hooks if h.watches_publishing)
         self.attempt_watchers = tuple(h for h in hooks if h.watches_attempts)
-        carrier = _only_one_that_keeps_little(self.publish_watchers)
-        self.carry: Carry | None = None if carrier is None else carrier.carry
+        carrier = _only_one_with_unsampled_path(self.publish_watchers)
+        self.propagate_unsampled: PropagateUnsampled | None = (
+            None if carrier is None else carrier.propagate_unsampled
+        )
         """The one watcher's way around ``publishing``, if it has one; it may raise."""
-        lender = _only_one_that_keeps_little(self.attempt_watchers)
-        self.lend_context: LendContext | None = (
-            None if lender is None else lender.lend_context
+        lender = _only_one_with_unsampled_path(self.attempt_watchers)
+        self.enter_unsampled: EnterUnsampled | None = (
+            None if lender is None else lender.enter_unsampled
         )
         """The one watcher's way around a watch, if it has one; it may raise."""
         self.errors = Counter({type(hook).__name__: 0 for hook in self._hooks})
         """How often hooks raised, by class name of the hook."""
 
-    def tell(self, call: Callable[[Hook], object]) -> None:
+    def notify(self, call: Callable[[Hook], object]) -> None:
         """Run ``call`` with each hook; what it raises never reaches the caller."""
         for hook in self._hooks:
             with self._isolated(hook):
@@ -185,16 +187,16 @@ class Hooks:
 
     def prepare(self, messages: Sequence[Message[Any]]) -> tuple[object, ...]:
         """Return what it takes to publish these later as if it were now."""
-        return CARRIED if self.carries_all(messages) else self.capture_contexts()
+        return PROPAGATED if self.propagate_all(messages) else self.capture_contexts()
 
-    def carries_all(self, messages: Iterable[Message[Any]]) -> bool:
+    def propagate_all(self, messages: Iterable[Message[Any]]) -> bool:
         """Have each carry what there is; return whether nobody is to watch them."""
-        if self.carry is None:
+        if self.propagate_unsampled is None:
             return not self.publish_watchers
         try:
-            return all(map(self.carry, messages))
+            return all(map(self.propagate_unsampled, messages))
         except Exception:  # noqa: BLE001 - a hook's bug
-            return self.note_carrier()
+            return self.note_propagate_failure()
 
     def capture_contexts(self) -> tuple[object, ...]:
         """Return what each watcher of publishing needs of this moment."""
@@ -261,13 +263,13 @@ class Hooks:
         except Exception:  # noqa: BLE001 - a hook's bug
             self._note_failure(hook)
 
-    def note_carrier(self) -> bool:
+    def note_propagate_failure(self) -> bool:
         """Note what ``carry`` just raised; the message is published without it."""
         self._note_failure(self.publish_watchers[0])
         return True
 
-    def note_lender(self) -> bool:
-        """Note what ``lend_context`` just raised; the attempt is watched."""
+    def note_enter_failure(self) -> bool:
+        """Note what ``enter_unsampled`` just raised; the attempt is watched."""
         self._note_failure(self.attempt_watchers[0])
         return False
 
@@ -281,5 +283,7 @@ class Hooks:
             )
 
 
-def _only_one_that_keeps_little(watchers: Sequence[Hook]) -> Hook | None:
-    return watchers[0] if len(watchers) == 1 and watchers[0].keeps_little else None
+def _only_one_with_unsampled_path(watchers: Sequence[Hook]) -> Hook | None:
+    return (
+        watchers[0] if len(watchers) == 1 and watchers[0].has_unsampled_path else None
+    )

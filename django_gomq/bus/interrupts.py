@@ -8,7 +8,7 @@ from threading import Lock, Thread, current_thread, main_thread
 from .fork import may_start
 
 
-def run_whole(call: Callable[[], object]) -> None:
+def run_shielded(call: Callable[[], object]) -> None:
     """Run this to its end, also if a signal handler raises meanwhile; blocks so long.
 
     Signal handlers run on the main thread, between any two steps: on it, ``call`` runs

@@ -1,4 +1,4 @@
-"""The message: one frozen envelope that carries one event; it knows no queue."""
+"""The message: one frozen envelope that carries one event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The consumers that a program declared, by name; it knows no broker."""
+"""The consumers that a program declared, by name."""
 
 from __future__ import annotations
 

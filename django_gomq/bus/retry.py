@@ -1,4 +1,4 @@
-"""When to try again: a pure policy of attempts and delays; it knows no delivery."""
+"""When to try again: a pure policy of attempts and delays."""
 
 from __future__ import annotations
 

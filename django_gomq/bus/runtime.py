@@ -13,10 +13,10 @@ import msgspec
 
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.worker.processor import Processor
-from django_gomq.bus.worker.runner import Server
+from django_gomq.bus.worker.runner import ConsumerRunner
 from django_gomq.bus.worker.worker import Worker
 
-from .backend import Backend, Surroundings
+from .backend import Backend, BackendContext
 from .consumer import Consumer
 from .counts import ConsumerCounts, Labels, RefusalCounts
 from .delivery import DropReason
@@ -28,14 +28,14 @@ from .errors import (
     PublishError,
 )
 from .fork import Process, is_bus_thread
-from .hooks import CARRIED, Carry, Hook, Hooks
-from .interrupts import run_whole
+from .hooks import PROPAGATED, Hook, Hooks, PropagateUnsampled
+from .interrupts import run_shielded
 from .message import Message
 from .stats import BrokerStats, QueueStats, Remainder
 from .timers import Deadline
 
 
-def last_words(subscriptions: Iterable[Subscription], began: float) -> Remainder:
+def stop_report(subscriptions: Iterable[Subscription], began: float) -> Remainder:
     """Return what was left by a stop that began then, by ``time.monotonic()``."""
     dropped: Counter[str] = Counter()
     in_flight = 0
@@ -48,7 +48,7 @@ def last_words(subscriptions: Iterable[Subscription], began: float) -> Remainder
     return Remainder(dropped=dict(dropped), in_flight=in_flight, seconds=seconds)
 
 
-class Handover:
+class InstrumentedPublisher:
     """Hands valid messages to a backend; thread-safe."""
 
     def __init__(
@@ -59,17 +59,17 @@ class Handover:
         self._backend_name = backend.name
         self._publish = backend.publish
         self._hooks = hooks
-        # None where nobody calls publish_carrying: to ask takes 20 ns each time.
-        self._carry = cast("Carry", hooks.carry)
+        # None where nobody calls publish_unsampled: to ask takes 20 ns each time.
+        self._propagate = cast("PropagateUnsampled", hooks.propagate_unsampled)
         self._refusals = refusals
 
-    def publish_carrying(self, message: Message[Any], timeout: float | None) -> None:
+    def publish_unsampled(self, message: Message[Any], timeout: float | None) -> None:
         """Publish one message of which the only watcher keeps nothing, or watched."""
         # The hot path of every publish and emit where traces are on.
         try:
-            keeps_nothing = self._carry(message)
+            keeps_nothing = self._propagate(message)
         except Exception:  # noqa: BLE001 - a hook's bug
-            keeps_nothing = self._hooks.note_carrier()
+            keeps_nothing = self._hooks.note_propagate_failure()
         if keeps_nothing:
             self._publish(message, timeout)
         else:
@@ -124,8 +124,8 @@ class Handover:
         self, messages: Sequence[Message[Any]], parents: Sequence[tuple[object, ...]]
     ) -> bool:
         if parents:
-            return all(parent is CARRIED for parent in parents)
-        return self._hooks.carries_all(messages)
+            return all(parent is PROPAGATED for parent in parents)
+        return self._hooks.propagate_all(messages)
 
     def _publish_each(
         self,
@@ -138,7 +138,7 @@ class Handover:
         for index, message in enumerate(messages):
             context = parents[index] if parents else ()
             try:
-                if context is CARRIED:
+                if context is PROPAGATED:
                     self._publish(message, deadline.left())
                 else:
                     self.publish_watched(message, deadline.left(), context)
@@ -156,10 +156,10 @@ class Handover:
         event = message.type
         if isinstance(error, NoConsumerError):
             self._refusals.count_unconsumed(event)
-            self._hooks.tell(lambda hook: hook.unconsumed(self._broker, event))
+            self._hooks.notify(lambda hook: hook.unconsumed(self._broker, event))
             return
         self._refusals.count_refused(event, error.code)
-        self._hooks.tell(lambda hook: hook.refused(self._broker, event, error))
+        self._hooks.notify(lambda hook: hook.refused(self._broker, event, error))
 
 
 Publish = Callable[[Message[Any], float | None], None]
@@ -167,7 +167,7 @@ Publish = Callable[[Message[Any], float | None], None]
 _POLL_SECONDS = 0.005  # a drain looks this often whether it is done
 
 
-class Life:
+class BrokerRuntime:
     """One broker in one process: not started, running, draining, closed."""
 
     def __init__(
@@ -204,7 +204,7 @@ class Life:
         self.refusals = RefusalCounts(self._labels)
         self.backend = make_backend()
         self.backend.open(
-            Surroundings(
+            BackendContext(
                 broker=alias,
                 hooks=self.hooks,
                 timers=self._worker.timers,
@@ -212,12 +212,14 @@ class Life:
                 run_soon=self._worker.run_soon,
             )
         )
-        self.handover = Handover(alias, self.backend, self.hooks, self.refusals)
+        self.publisher = InstrumentedPublisher(
+            alias, self.backend, self.hooks, self.refusals
+        )
         self.publish: Publish = self.backend.publish
-        if self.hooks.carry is not None:
-            self.publish = self.handover.publish_carrying
+        if self.hooks.propagate_unsampled is not None:
+            self.publish = self.publisher.publish_unsampled
         elif self.hooks.publish_watchers:
-            self.publish = self.handover.publish_watched
+            self.publish = self.publisher.publish_watched
         """Takes one message, or raises the PublishError that says why not."""
 
     def subscribe(self, consumer: Consumer) -> None:
@@ -240,9 +242,11 @@ class Life:
             broker=self._alias,
             backend=self.backend.name,
             hooks=self.hooks,
-            host=worker.host,
+            environment=worker.environment,
         )
-        worker.attach(Server(subscription, self.backend, processor, worker.threads))
+        worker.attach(
+            ConsumerRunner(subscription, self.backend, processor, worker.threads)
+        )
         self.backend.subscribe(subscription)
         self._subscriptions = {**self._subscriptions, consumer.name: subscription}
 
@@ -267,7 +271,7 @@ class Life:
             if self.is_closed:
                 raise self.why_not_running()
             if not self.is_running:
-                run_whole(self._start)
+                run_shielded(self._start)
 
     def _start(self) -> None:
         # May hold no process.lock: who waits for it has that.
@@ -308,7 +312,7 @@ class Life:
                 # A signal handler that closes while its thread does ends that at once.
                 is_first = self._has_run and not self._is_draining
                 self._drain(began + timeout if is_first else began)
-                run_whole(partial(self._end, began))
+                run_shielded(partial(self._end, began))
             assert self._remainder is not None  # noqa: S101 - _end() said it
             return self._remainder
 
@@ -317,9 +321,9 @@ class Life:
         with self._changing:
             if self._remainder is None:
                 self._stop()
-                remainder = last_words(self._subscriptions.values(), began)
+                remainder = stop_report(self._subscriptions.values(), began)
                 self._remainder = remainder
-                self.hooks.tell(lambda hook: hook.stopped(self._alias, remainder))
+                self.hooks.notify(lambda hook: hook.stopped(self._alias, remainder))
 
     def _stop(self) -> None:
         self._step(self.backend.stop_reading)
@@ -329,17 +333,17 @@ class Life:
         self._step(self.backend.close)
 
     def _step(self, call: Callable[..., object], *arguments: object) -> None:
-        """Take one step of the stop; a server that is away keeps no other from it."""
+        """Take one step of the stop; a runner that is away keeps no other from it."""
         try:
             call(*arguments)
         except Exception as error:  # noqa: BLE001 - the stop goes on
             failure = error
-            self.hooks.tell(lambda hook: hook.failed("stop", failure))
+            self.hooks.notify(lambda hook: hook.failed("stop", failure))
 
     def _drain(self, deadline: float) -> None:
         is_nested, self._is_draining = self._is_draining, True
         try:
-            run_whole(self._hurry)
+            run_shielded(self._hurry)
             left = deadline - time.monotonic()
             while left > 0 and self._has_work(left):
                 time.sleep(min(left, _POLL_SECONDS))
@@ -350,7 +354,7 @@ class Life:
     def _hurry(self) -> None:
         self._step(self.backend.stop_publishing)
         for subscription in self._subscriptions.values():
-            subscription.in_hurry = True
+            subscription.draining = True
             subscription.notify()
 
     def _has_work(self, seconds: float) -> bool:
@@ -358,7 +362,7 @@ class Life:
         if self.backend.pending(seconds) > 0:
             return True
         for subscription in self._subscriptions.values():
-            # Permits are held through every step, so nothing is missed on its way.
+            # PermitPool are held through every step, so nothing is missed on its way.
             held = subscription.channel.held
             if subscription.in_flight or (
                 not subscription.paused and held > subscription.scheduled(seconds)

@@ -115,10 +115,10 @@ class Timers:
 T = TypeVar("T")
 
 
-class Shelf(Generic[T]):
+class DelayQueue(Generic[T]):
     """Holds items until they are due, then hands each to ``give_back``, once.
 
-    Thread-safe; ``give_back`` runs on the timer thread, without the shelf's lock.
+    Thread-safe; ``give_back`` runs on the timer thread, without our lock.
     """
 
     def __init__(self, timers: Timers, give_back: Callable[[T], object]) -> None:

@@ -1,6 +1,6 @@
 """``gomq dashboards``: writes the boards and rules out, with the user's own values.
 
-It replaces text that the files themselves mark; it knows no query and no panel.
+It replaces text that the files themselves mark.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a subcommand of ``manage.py gomq`` has to be; it knows none of them."""
+"""What a subcommand of ``manage.py gomq`` has to be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aligned tables of text; it knows nothing of what stands in them."""
+"""Aligned tables of text."""
 
 from __future__ import annotations
 

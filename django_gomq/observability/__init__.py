@@ -1,3 +1,3 @@
-"""Observers, one folder each; loaded by dotted path, blind to one another."""
+"""Observers, one folder each; loaded by dotted path."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Captured events: what a test may ask of them; they know no broker."""
+"""Captured events: what a test may ask of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether events are published or captured in this process; it knows no event."""
+"""Whether events are published or captured in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One comparison of two numbers; it knows not where they come from."""
+"""One comparison of two numbers."""
 
 from __future__ import annotations
 

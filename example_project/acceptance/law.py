@@ -1,4 +1,4 @@
-"""The law of conservation, read from the metrics alone; it knows no HTTP and no row.
+"""The law of conservation, read from the metrics alone.
 
 Per event type `published = dispatched + queue depth + delayed`; per consumer
 `dispatched = succeeded + dropped + dead-lettered + depth + scheduled + in flight`.

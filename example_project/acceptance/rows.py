@@ -1,4 +1,4 @@
-"""The rows that handlers wrote, read from SQLite; it knows no model and no bus."""
+"""The rows that handlers wrote, read from SQLite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other visitors of the site, from the access log; it knows none of their pages.
+"""Other visitors of the site, from the access log.
 
 Whoever opens the printed address while the traffic runs emits events too. The driver
 cannot count those, so the server's access log tells them.

@@ -1,4 +1,4 @@
-"""OpenTelemetry for the clinic: the SDK and a span per request; it knows no event."""
+"""OpenTelemetry for the clinic: the SDK and a span per request."""
 
 from __future__ import annotations
 

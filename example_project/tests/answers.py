@@ -1,4 +1,4 @@
-"""Asks Prometheus; it knows no query."""
+"""Asks Prometheus."""
 
 from __future__ import annotations
 

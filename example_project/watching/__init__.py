@@ -1,1 +1,1 @@
-"""Prometheus and Alertmanager beside the clinic; it knows no event and no consumer."""
+"""Prometheus and Alertmanager beside the clinic."""

@@ -1,4 +1,4 @@
-"""A server of somebody else: started, awaited, stopped; it knows not what it does."""
+"""A server of somebody else: started, awaited, stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receives what Alertmanager sends; it knows no alert."""
+"""Receives what Alertmanager sends."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from django_gomq.backends.memory import MemoryBackend
-from django_gomq.bus.backend import Settled, Surroundings
+from django_gomq.bus.backend import BackendContext, Settled
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
@@ -32,7 +32,7 @@ def ignore(_: object) -> None: ...
 def backend() -> MemoryBackend:
     made = MemoryBackend(capacity=5, max_delay=10, dead_letters=2)
     made.open(
-        Surroundings(
+        BackendContext(
             broker="default",
             hooks=Hooks(),
             timers=Timers(ignore),

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from django_gomq.bus.backend import (
     Backend,
+    BackendContext,
     Capabilities,
     DeadLetter,
     Settled,
-    Surroundings,
 )
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.delivery import Delivery, Outcome
@@ -51,7 +51,7 @@ class LeaseBackend(Backend):
         self._stop = threading.Event()
         self._thread: Thread | None = None
 
-    def open(self, surroundings: Surroundings) -> None:
+    def open(self, surroundings: BackendContext) -> None:
         self._around = surroundings
 
     def subscribe(self, subscription: Subscription) -> None:
@@ -83,11 +83,11 @@ class LeaseBackend(Backend):
                     for subscription in self._subscriptions:
                         self._fetch(subscription)
                 self._keep_leases()
-            except Exception as error:  # noqa: BLE001 - the reader outlives its server
+            except Exception as error:  # noqa: BLE001 - the reader outlives its runner
                 self._report(error)
 
     def _report(self, error: Exception) -> None:
-        self._around.hooks.tell(lambda hook: hook.failed("reader", error))
+        self._around.hooks.notify(lambda hook: hook.failed("reader", error))
 
     def _fetch(self, subscription: Subscription) -> None:
         room = subscription.channel.room

@@ -1,4 +1,4 @@
-"""The server of the fake lease backend: rows with leases, as in a table."""
+"""The runner of the fake lease backend: rows with leases, as in a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django_gomq.bus.message import Message
 
 
 class Clock:
-    """The server's clock; it goes on when it is told."""
+    """The runner's clock; it goes on when it is told."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -33,7 +33,7 @@ class Row:
     message: Message[Any]
     consumer: str
     available_at: float
-    """By the server's clock."""
+    """By the runner's clock."""
     due: float
     """The same moment, in seconds since 1970."""
     attempt: int = 0
@@ -46,7 +46,7 @@ class Row:
 
 
 class LeaseStore:
-    """The server. A claim counts the attempt; (owner, attempt) fences the rest."""
+    """The runner. A claim counts the attempt; (owner, attempt) fences the rest."""
 
     def __init__(self, *, lease: float = 30.0, max_claims: int = 20) -> None:
         self.clock = Clock()

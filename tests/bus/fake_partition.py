@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from django_gomq.bus.backend import (
     Backend,
+    BackendContext,
     Capabilities,
     DeadLetter,
     Settled,
-    Surroundings,
 )
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.delivery import DeadLettered, Delivery, Outcome, RetryAfter
@@ -23,7 +23,7 @@ from django_gomq.bus.errors import BrokerClosedError, MessageError
 from django_gomq.bus.fork import claim_thread
 from django_gomq.bus.message import Message
 from django_gomq.bus.stats import QueueStats
-from django_gomq.bus.timers import Shelf
+from django_gomq.bus.timers import DelayQueue
 from tests.bus.fake_partition_log import Log
 
 POLL_SECONDS = 0.002
@@ -33,7 +33,11 @@ class Assignment:
     """One partition in the hands of one subscription, until it is revoked."""
 
     def __init__(
-        self, partition: int, generation: int, offset: int, retries: Shelf[Delivery]
+        self,
+        partition: int,
+        generation: int,
+        offset: int,
+        retries: DelayQueue[Delivery],
     ) -> None:
         self.partition = partition
         self.generation = generation
@@ -71,7 +75,7 @@ class PartitionBackend(Backend):
         self._stop = threading.Event()
         self._thread: Thread | None = None
 
-    def open(self, surroundings: Surroundings) -> None:
+    def open(self, surroundings: BackendContext) -> None:
         self._around = surroundings
 
     def subscribe(self, subscription: Subscription) -> None:
@@ -123,7 +127,7 @@ class PartitionBackend(Backend):
                 self._revoke(subscription, assignment)
         for number, generation in now.items():
             if number not in mine:
-                retries = Shelf(self._around.timers, subscription.come_again)
+                retries = DelayQueue(self._around.timers, subscription.come_again)
                 offset = self.log.committed(name, number)
                 mine[number] = Assignment(number, generation, offset, retries)
 

@@ -1,4 +1,4 @@
-"""The server of the fake partition backend: ordered partitions, members and commits."""
+"""The runner of the fake partition backend: ordered partitions, members and commits."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from django_gomq.backends.memory.queues import TypeQueue
+from django_gomq.backends.memory.queues import EventQueue
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.errors import PublishError
 from django_gomq.bus.message import Message
@@ -76,8 +76,8 @@ class Publisher:
         thread.join()
 
 
-def queue_of(broker: Broker) -> TypeQueue:
-    found: TypeQueue = broker._living().backend._book.by_type["a.b"]  # type: ignore[attr-defined]
+def queue_of(broker: Broker) -> EventQueue:
+    found: EventQueue = broker._current_runtime().backend._queues.by_type["a.b"]  # type: ignore[attr-defined]
     return found
 
 

@@ -11,7 +11,7 @@ from django_gomq.bus.delivery import DropReason, Outcome, RetryAfter
 from django_gomq.bus.errors import PublishError
 from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
 from django_gomq.bus.message import Message
-from django_gomq.bus.runtime import Handover
+from django_gomq.bus.runtime import InstrumentedPublisher
 from django_gomq.bus.stats import Remainder
 
 
@@ -119,7 +119,7 @@ def hand_over(
 ) -> None:
     """Publish a message of a.b while these hooks watch, to a backend that does this."""
 
-    class Server:
+    class ConsumerRunner:
         name = "memory"
 
         def publish(self, message: Message[Any], timeout: float | None) -> None:
@@ -127,8 +127,8 @@ def hand_over(
             if raises is not None:
                 raise raises
 
-    server: Any = Server()
-    handover = Handover("default", server, hooks, RefusalCounts(Labels()))
+    runner: Any = ConsumerRunner()
+    handover = InstrumentedPublisher("default", runner, hooks, RefusalCounts(Labels()))
     handover.publish_watched(MESSAGE, None, parents)
 
 

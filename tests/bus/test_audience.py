@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_gomq.backends.memory import queues as module
-from django_gomq.backends.memory.queues import Subscribers
+from django_gomq.backends.memory.queues import SubscriptionIndex
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.hooks import Hooks
@@ -32,7 +32,7 @@ def subscribe(*types: str, name: str = "c") -> Subscription:
 def test_they_are_found_as_each_consumer_would_say_itself(
     joining: list[list[str]], asked_before: list[str]
 ) -> None:
-    subscribers = Subscribers()
+    subscribers = SubscriptionIndex()
     made = [subscribe(*types) for types in joining]
 
     for one in made:
@@ -47,11 +47,11 @@ def test_they_are_found_as_each_consumer_would_say_itself(
 
 
 def test_before_anybody_joins_nobody_is_found() -> None:
-    assert Subscribers().match("a.b") == ()
+    assert SubscriptionIndex().match("a.b") == ()
 
 
 def test_who_joined_is_found_by_every_thread_that_asks_afterwards() -> None:
-    subscribers = Subscribers()
+    subscribers = SubscriptionIndex()
     made = [subscribe("a.b", "a.*") for _ in range(30)]
     joined = [0]
 

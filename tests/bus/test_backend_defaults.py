@@ -33,7 +33,7 @@ class Bare(MemoryBackend):
 
 
 class Away(MemoryBackend):
-    """A server that goes away before it hears of a failure."""
+    """A runner that goes away before it hears of a failure."""
 
     def settle(
         self,
@@ -65,7 +65,7 @@ def test_a_backend_may_publish_many_one_by_one() -> None:
     broker.consume("a.b", print, name="c", overflow="backpressure", capacity=1)
     broker.pause("c")
     broker.publish(Message("a.b"))
-    subscription = broker._living().subscription("c")
+    subscription = broker._current_runtime().subscription("c")
     wait_until(lambda: len(subscription.channel) == 1)
     messages = [Message[Any](event) for event in ("a.b", "x.y", "a.b", "a.b")]
 
@@ -83,7 +83,7 @@ def test_a_backend_may_publish_many_one_by_one() -> None:
 def test_a_backend_without_leases_answers_that_they_are_kept() -> None:
     broker = Broker(Bare)
     broker.consume("a.b", print, name="c")
-    life = broker._living()
+    life = broker._current_runtime()
     delivery = Delivery(Message("a.b"), 0)
 
     answers = life.backend.extend(life.subscription("c"), [delivery])
@@ -99,10 +99,10 @@ def test_a_backend_that_cannot_settle_costs_no_room_and_no_thread() -> None:
     broker.publish(Message("a.b"))
 
     wait_until(lambda: broker.stats().is_quiet and broker.stats().consumers["c"])
-    counts = broker._living().subscription("c").counts
+    counts = broker._current_runtime().subscription("c").counts
     wait_until(lambda: counts.lost_leases["a.b"] == 1)
     assert broker.stats().consumers["c"].retries == 0
-    assert broker._living().subscription("c").channel.held == 0
+    assert broker._current_runtime().subscription("c").channel.held == 0
     broker.close(timeout=1)
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_gomq.backends.memory import buffer as lock_free
-from django_gomq.backends.memory.buffer import LockFreeBuffer
+from django_gomq.backends.memory.buffer import PublishBuffer
 from django_gomq.bus.channels import channel, permits
 from django_gomq.bus.channels.channel import Channel
 from django_gomq.bus.errors import ConfigurationError
@@ -21,8 +21,8 @@ from tests.bus.interleaving import interleaved
 from tests.bus.interrupting import Interrupted
 from tests.bus.waiting import run_threads, wait_until
 
-Buffer = Channel[Any] | LockFreeBuffer[Any]
-KINDS: list[type[Buffer]] = [Channel, LockFreeBuffer]
+Buffer = Channel[Any] | PublishBuffer[Any]
+KINDS: list[type[Buffer]] = [Channel, PublishBuffer]
 
 
 @pytest.fixture(params=KINDS)

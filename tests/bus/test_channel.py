@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from django_gomq.bus.channels import channel as module
 from django_gomq.bus.channels import permits
 from django_gomq.bus.channels.channel import Channel
-from django_gomq.bus.delivery import Delivery, Run, join
+from django_gomq.bus.delivery import Chunk, Delivery, join
 from django_gomq.bus.message import Message
 from tests.bus.interleaving import interleaved
 from tests.bus.waiting import run_threads
@@ -202,8 +202,10 @@ def test_the_first_of_a_run_whose_head_was_taken_is_what_comes_next() -> None:
 # --------------------------------------------------------------------- shared runs
 
 
-def deliveries(count: int) -> Run:
-    return Run(Delivery(Message("a.b", b"%d" % number), 0.0) for number in range(count))
+def deliveries(count: int) -> Chunk:
+    return Chunk(
+        Delivery(Message("a.b", b"%d" % number), 0.0) for number in range(count)
+    )
 
 
 CHANNELS = 5
@@ -384,7 +386,7 @@ class ChannelMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.in_hand)
     @rule(priority=PRIORITY, is_tuple=st.booleans())
-    def put_run(self, priority: int, *, is_tuple: bool) -> None:
+    def put_chunk(self, priority: int, *, is_tuple: bool) -> None:
         items = [object() for _ in range(self.in_hand)]
         run = tuple(items) if is_tuple else items
         self.channel.put_permitted(run, priority)

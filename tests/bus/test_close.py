@@ -332,11 +332,11 @@ def test_a_publish_while_the_bus_drains_is_refused(
     stuck.inside.acquire(timeout=5)
     closer = threading.Thread(target=lambda: broker.close(timeout=5))
     closer.start()
-    wait_until(lambda: broker._living().backend._intake._closed)  # type: ignore[attr-defined]
+    wait_until(lambda: broker._current_runtime().backend._publisher._closed)  # type: ignore[attr-defined]
 
     # As a publisher that had looked before the close began.
     with pytest.raises(BrokerClosedError):
-        broker._living().backend.publish(Message(event), None)
+        broker._current_runtime().backend.publish(Message(event), None)
 
     stuck.go_on.set()
     closer.join(5)
@@ -360,7 +360,7 @@ def test_who_waits_for_room_is_refused_when_the_broker_closes(
 
     publisher = threading.Thread(target=publish)
     publisher.start()
-    wait_until(lambda: broker._living().backend._book.all()[0]._waiters)  # type: ignore[attr-defined]
+    wait_until(lambda: broker._current_runtime().backend._queues.all()[0]._waiters)  # type: ignore[attr-defined]
 
     broker.close(timeout=0)
 
@@ -373,7 +373,7 @@ def test_a_message_in_a_publishers_hands_is_still_counted_by_a_close(
 ) -> None:
     broker.consume("a.b", print, name="c")
     broker.start()
-    queue = broker._living().backend._book.open("a.b")  # type: ignore[attr-defined]
+    queue = broker._current_runtime().backend._queues.open("a.b")  # type: ignore[attr-defined]
     queue.try_permit()
     put = threading.Timer(0.02, lambda: queue.put_permitted(Message("a.b")))
     put.start()
@@ -438,7 +438,7 @@ def test_a_close_within_a_close_ends_it_at_once(broker: Broker, stuck: Stuck) ->
     broker.consume("a.b", stuck, name="c")
     broker.publish(Message("a.b"))
     stuck.inside.acquire(timeout=5)
-    life = broker._living()
+    life = broker._current_runtime()
     answers: list[Remainder] = []
 
     def as_a_signal_handler(seconds: float) -> bool:
@@ -471,7 +471,7 @@ def test_a_start_that_comes_second_changes_nothing(broker: Broker) -> None:
     broker.start()
     before = threading.active_count()
 
-    broker._living()._start()
+    broker._current_runtime()._start()
 
     assert broker.is_started
     assert threading.active_count() == before

@@ -173,7 +173,7 @@ def test_a_hook_that_raises_is_logged_once_and_counted(
 
     with caplog.at_level(logging.ERROR, "gomq.hooks"):
         for _ in range(3):
-            hooks.tell(lambda hook: hook.unconsumed("b", "a.b"))
+            hooks.notify(lambda hook: hook.unconsumed("b", "a.b"))
 
     assert +hooks.errors == {"Broken": 3}
     assert len(caplog.records) == 1

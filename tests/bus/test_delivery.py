@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_gomq.bus import delivery as module
-from django_gomq.bus.delivery import Delivery, Run, join
+from django_gomq.bus.delivery import Chunk, Delivery, join
 from django_gomq.bus.message import Message
 from tests.bus.waiting import fast_switching, run_threads
 
 MOMENTS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20)
 
 
-def run_of(*moments: float) -> Run:
-    return Run(Delivery(Message("a.b"), moment) for moment in moments)
+def run_of(*moments: float) -> Chunk:
+    return Chunk(Delivery(Message("a.b"), moment) for moment in moments)
 
 
 def test_two_deliveries_are_equal_only_if_they_are_one() -> None:
@@ -65,7 +65,7 @@ def test_runs_are_joined_in_their_order() -> None:
 
     found = join([one, other, one])
 
-    assert type(found) is Run
+    assert type(found) is Chunk
     assert list(found) == [*one, *other, *one]
     assert len(one) == 2
 
@@ -89,7 +89,7 @@ def test_a_run_of_a_part_waits_since_its_own_moments(
     whole = run.waiting
     first = data.draw(st.integers(0, len(moments) - 1))
 
-    part = Run(run[first:])
+    part = Chunk(run[first:])
 
     assert part.waiting.available == moments[first:]
     assert part.waiting.earliest == min(moments[first:])
@@ -104,7 +104,7 @@ def test_a_message_in_a_run_waits_since_its_delay_was_over() -> None:
         Delivery(Message("a.b"), 7.0),
     ]
 
-    waiting = Run(messages).waiting
+    waiting = Chunk(messages).waiting
 
     now = time.monotonic()
     assert waiting.available == pytest.approx([now - 50, now - 30, 7.0], abs=1)
@@ -121,7 +121,7 @@ def test_nothing_is_looked_at_before_somebody_asks(
             raise AttributeError
 
     looks: list[str] = []
-    run = Run([Unread(), Unread()])  # type: ignore[list-item]
+    run = Chunk([Unread(), Unread()])  # type: ignore[list-item]
 
     join([run, run[1:]])
 

@@ -82,7 +82,7 @@ def test_a_dispatcher_that_dies_is_restarted_and_loses_nothing(
     broker = make_broker(hooks=[recorder])
     broker.consume("a.b", lambda m: handled.append(m.data), name="one")
     broker.consume("a.b", lambda _: None, name="two")
-    fail_once(broker._living().subscription("one"))
+    fail_once(broker._current_runtime().subscription("one"))
 
     for number in range(3):
         while True:
@@ -106,7 +106,7 @@ def test_the_reason_of_a_refusal_is_what_was_seen_and_not_what_is_true_by_then(
     broker = make_broker()
     broker.consume("a.b", lambda _: None, name="c")
     broker.start()
-    intake = cast(MemoryBackend, broker._living().backend)._intake
+    publisher = cast(MemoryBackend, broker._current_runtime().backend)._publisher
 
     class Flickering:
         looks = 0
@@ -116,7 +116,7 @@ def test_the_reason_of_a_refusal_is_what_was_seen_and_not_what_is_true_by_then(
             self.looks += 1
             return self.looks > 1
 
-    intake._duty = cast(Any, Flickering())
+    publisher._loop = cast(Any, Flickering())
 
     with pytest.raises(NotRunningError):
         broker.publish(Message("a.b"))
@@ -135,7 +135,7 @@ def test_while_the_dispatcher_is_down_publishing_is_refused(
         wake.wait(10)
 
     monkeypatch.setattr("django_gomq.backends.memory.dispatcher.time.sleep", sleep)
-    fail_once(broker._living().subscription("c"))
+    fail_once(broker._current_runtime().subscription("c"))
     broker.publish(Message("a.b"))
     asleep.wait(5)
 
@@ -165,7 +165,7 @@ def test_what_a_dead_dispatcher_had_in_hand_is_dropped_by_a_stop(
         asleep.set()
         wake.wait(10)
 
-    subscription: Any = broker._living().subscription("c")
+    subscription: Any = broker._current_runtime().subscription("c")
 
     def fail(*_: Any) -> None:
         raise RuntimeError("injected")
@@ -218,13 +218,13 @@ def test_a_waiting_queue_waits_once_however_often_it_is_looked_at(
     broker.pause("c")
     for _ in range(20):
         broker.publish(Message("a.b"))
-    backend: Any = broker._living().backend
+    backend: Any = broker._current_runtime().backend
 
     for _ in range(20):
         backend._dispatcher.look_everywhere()
-        wait_until(lambda: not backend._dispatcher.duty._items)
+        wait_until(lambda: not backend._dispatcher.loop._items)
 
-    assert len(broker._living().subscription("c").channel._waiters) <= 1
+    assert len(broker._current_runtime().subscription("c").channel._waiters) <= 1
 
 
 def test_queues_behind_one_gate_all_move_on(broker: Broker) -> None:
@@ -256,7 +256,7 @@ def test_of_two_gates_the_fuller_one_decides(broker: Broker) -> None:
         broker.publish(Message("a.b"))
 
     wait_until(lambda: broker.stats().consumers["narrow"].depth == 2)
-    wait_until(lambda: broker._living().subscription("wide").channel.held == 2)
+    wait_until(lambda: broker._current_runtime().subscription("wide").channel.held == 2)
     assert broker.stats().queues["a.b"].depth == 2
 
 
@@ -284,7 +284,9 @@ def test_the_shared_queue_keeps_to_gates_and_priorities(
     monkeypatch.setattr("django_gomq.backends.memory.queues.MAX_UNDECLARED_TYPES", 0)
     broker, handled = make_broker(), list[int]()
     broker.consume("a.*", lambda m: handled.append(m.data), name="c")
-    broker.consume("b.*", print, name="gate", overflow="backpressure", capacity=50)
+    broker.consume(
+        "b.*", print, name="subscription", overflow="backpressure", capacity=50
+    )
     broker.pause("c")
     for number in range(10):
         broker.publish(Message("a.x", b"%d" % number, priority=number))
@@ -297,16 +299,16 @@ def test_the_shared_queue_keeps_to_gates_and_priorities(
     broker.resume("c")
 
     wait_until(lambda: handled == [9, 8, 7, 6, 5, None, 4, 3, 2, 1, 0])
-    assert broker._living().subscription("gate").channel.held == 0
+    assert broker._current_runtime().subscription("subscription").channel.held == 0
 
 
 def test_a_batch_that_a_stop_took_is_no_trouble(broker: Broker) -> None:
     broker.consume("a.b", print, name="c", overflow="backpressure")
     broker.start()
-    backend: Any = broker._living().backend
-    queue = backend._book.open("a.b")
+    backend: Any = broker._current_runtime().backend
+    queue = backend._queues.open("a.b")
 
-    plan = backend._dispatcher._plan(queue, queue.audience, [], 0)
+    plan = backend._dispatcher._plan(queue, queue.recipients, [], 0)
 
     assert plan == []
 
@@ -317,9 +319,9 @@ def test_a_message_left_unscheduled_by_a_signal_handler_is_found(
     handled: list[Any] = []
     broker.consume("a.b", handled.append, name="c")
     broker.start()
-    backend: Any = broker._living().backend
+    backend: Any = broker._current_runtime().backend
 
-    backend._book.open("a.b").put(Message("a.b"))  # and no call of schedule()
+    backend._queues.open("a.b").put(Message("a.b"))  # and no call of schedule()
     backend._dispatcher.look_everywhere()
 
     wait_until(lambda: handled)
@@ -330,7 +332,7 @@ def test_a_subscriber_that_joins_between_reserving_and_handing_over_waits(
 ) -> None:
     broker.consume("a.b", lambda _: None, name="c")
     broker.start()
-    backend: Any = broker._living().backend
+    backend: Any = broker._current_runtime().backend
     reserve = type(backend._dispatcher)._plan
 
     def join_and_plan(*args: Any) -> Any:
@@ -344,7 +346,7 @@ def test_a_subscriber_that_joins_between_reserving_and_handing_over_waits(
     wait_until(lambda: len(broker.consumers) == 2)
     wait_until_settled(broker)
 
-    assert broker._living().subscription("new").channel.held == 0
+    assert broker._current_runtime().subscription("new").channel.held == 0
     assert broker.stats().consumers["new"].dispatched == {}
 
 
@@ -353,9 +355,9 @@ def test_room_that_an_emptied_queue_was_called_for_goes_to_the_next(
 ) -> None:
     broker.consume("a.*", lambda _: None, name="c", overflow="backpressure", capacity=1)
     broker.start()
-    backend: Any = broker._living().backend
-    queue = backend._book.open("a.a")
-    channel = broker._living().subscription("c").channel
+    backend: Any = broker._current_runtime().backend
+    queue = backend._queues.open("a.a")
+    channel = broker._current_runtime().subscription("c").channel
     channel.try_permit()
     called = threading.Event()
     channel.call_when_room(called.set)
@@ -369,10 +371,10 @@ def test_room_that_an_emptied_queue_was_called_for_goes_to_the_next(
 def test_room_that_came_before_the_queue_could_wait_is_used(broker: Broker) -> None:
     broker.consume("a.b", lambda _: None, name="c", overflow="backpressure", capacity=1)
     broker.start()
-    backend: Any = broker._living().backend
-    queue = backend._book.open("a.b")
+    backend: Any = broker._current_runtime().backend
+    queue = backend._queues.open("a.b")
     queue.put(Message("a.b"))
-    life = broker._living()
+    life = broker._current_runtime()
 
     backend._dispatcher._wait_for_room(queue, life.subscription("c"))
 
@@ -393,15 +395,15 @@ def test_more_than_a_batch_is_dispatched_to_its_end(make_broker: MakeBroker) -> 
 
 def mend_nothing(broker: Broker) -> None:
     """Have the dispatcher look only where it is told to look."""
-    backend: Any = broker._living().backend
+    backend: Any = broker._current_runtime().backend
     backend._timers.cancel(backend._dispatcher.look_everywhere)
 
 
 def test_a_dispatcher_starts_once(broker: Broker) -> None:
     broker.start()
-    backend: Any = broker._living().backend
-    thread = backend._dispatcher.duty._thread
+    backend: Any = broker._current_runtime().backend
+    thread = backend._dispatcher.loop._thread
 
-    backend._dispatcher.duty.start()
+    backend._dispatcher.loop.start()
 
-    assert backend._dispatcher.duty._thread is thread
+    assert backend._dispatcher.loop._thread is thread

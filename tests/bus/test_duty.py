@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from django_gomq.backends.memory import dispatcher as module
-from django_gomq.backends.memory.dispatcher import MOST_AS_STAND_IN, Duty
+from django_gomq.backends.memory.dispatcher import MAX_INLINE, DispatchLoop
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
 from django_gomq.bus.worker import ready_queue as ready_module
-from django_gomq.bus.worker.environment import Host
-from django_gomq.bus.worker.ready_queue import ReadyList
+from django_gomq.bus.worker.environment import Environment
+from django_gomq.bus.worker.ready_queue import ReadyQueue
 from django_gomq.bus.worker.worker import Worker
 from tests.bus.conftest import MakeBroker
 from tests.bus.interleaving import interleaved
@@ -41,7 +41,7 @@ class Book:
 
 
 @pytest.fixture
-def book() -> Book:
+def registry() -> Book:
     return Book()
 
 
@@ -49,7 +49,7 @@ def book() -> Book:
 def worker() -> Iterator[Worker]:
     worker = Worker(2)
     worker.start()
-    wait_until(lambda: len(worker._ready._beds) == 2)
+    wait_until(lambda: len(worker._ready._sleepers) == 2)
     yield worker
     worker.stop(5)
 
@@ -59,105 +59,105 @@ def errors() -> list[BaseException]:
     return []
 
 
-MakeDuty = Callable[..., Duty[int]]
+MakeDuty = Callable[..., DispatchLoop[int]]
 
 
 @pytest.fixture
 def make_duty(worker: Worker, errors: list[BaseException]) -> Iterator[MakeDuty]:
     """Makes one whose own thread sleeps, and which may have errands run."""
-    made: list[Duty[int]] = []
+    made: list[DispatchLoop[int]] = []
 
-    def make(work: Callable[[int], None], **options: Any) -> Duty[int]:
+    def make(work: Callable[[int], None], **options: Any) -> DispatchLoop[int]:
         options = {"run_soon": worker.run_soon, **options}
-        duty = Duty(OWN, work, on_error=errors.append, **options)
-        duty.start()
-        wait_until(lambda: duty._items.has_sleepers)
-        made.append(duty)
-        return duty
+        loop = DispatchLoop(OWN, work, on_error=errors.append, **options)
+        loop.start()
+        wait_until(lambda: loop._items.has_sleepers)
+        made.append(loop)
+        return loop
 
     yield make
-    for duty in made:
-        duty.stop()
+    for loop in made:
+        loop.stop()
 
 
 def test_an_idle_handler_thread_stands_in_for_our_own(
-    make_duty: MakeDuty, book: Book
+    make_duty: MakeDuty, registry: Book
 ) -> None:
-    make_duty(book.note).add(1)
+    make_duty(registry.note).add(1)
 
-    wait_until(lambda: book.items == [1])
-    assert book.threads[0].startswith("gomq-handler")
+    wait_until(lambda: registry.items == [1])
+    assert registry.threads[0].startswith("gomq-handler")
 
 
 def test_without_an_idle_handler_thread_our_own_works(
-    make_duty: MakeDuty, book: Book
+    make_duty: MakeDuty, registry: Book
 ) -> None:
-    make_duty(book.note, run_soon=lambda _: False).add(1)
+    make_duty(registry.note, run_soon=lambda _: False).add(1)
 
-    wait_until(lambda: book.items == [1])
-    assert book.threads == [OWN]
+    wait_until(lambda: registry.items == [1])
+    assert registry.threads == [OWN]
 
 
 def test_the_rest_of_a_flood_is_for_our_own_thread(
-    make_duty: MakeDuty, book: Book
+    make_duty: MakeDuty, registry: Book
 ) -> None:
-    make_duty(book.note).add_rest(1)
+    make_duty(registry.note).add_rest(1)
 
-    wait_until(lambda: book.items == [1])
-    assert book.threads == [OWN]
+    wait_until(lambda: registry.items == [1])
+    assert registry.threads == [OWN]
 
 
 def test_a_stand_in_leaves_a_long_list_to_our_own_thread(
-    make_duty: MakeDuty, book: Book
+    make_duty: MakeDuty, registry: Book
 ) -> None:
-    many = 3 * MOST_AS_STAND_IN
+    many = 3 * MAX_INLINE
 
     def work(item: int) -> None:
-        book.note(item)
+        registry.note(item)
         if item == 0:  # all of these while the stand-in is at it
             for number in range(1, many):
-                duty.add(number)
+                loop.add(number)
 
-    duty = make_duty(work)
-    duty.add(0)
+    loop = make_duty(work)
+    loop.add(0)
 
-    wait_until(lambda: len(book.items) == many)
-    assert book.items == list(range(many))
-    assert OWN not in book.threads[:MOST_AS_STAND_IN]
-    assert set(book.threads[MOST_AS_STAND_IN:]) == {OWN}
+    wait_until(lambda: len(registry.items) == many)
+    assert registry.items == list(range(many))
+    assert OWN not in registry.threads[:MAX_INLINE]
+    assert set(registry.threads[MAX_INLINE:]) == {OWN}
 
 
 def test_what_a_stand_in_dies_of_our_own_thread_dies_of(
-    make_duty: MakeDuty, book: Book, errors: list[BaseException]
+    make_duty: MakeDuty, registry: Book, errors: list[BaseException]
 ) -> None:
     def work(item: int) -> None:
-        book.note(item)
-        if len(book.items) == 1:
+        registry.note(item)
+        if len(registry.items) == 1:
             raise OSError("injected")
 
-    duty = make_duty(work)
-    duty.add(7)
+    loop = make_duty(work)
+    loop.add(7)
 
-    wait_until(lambda: book.items == [7, 7])
-    wait_until(lambda: duty.is_up)
+    wait_until(lambda: registry.items == [7, 7])
+    wait_until(lambda: loop.is_up)
     assert [str(error) for error in errors] == ["injected"]
-    assert book.threads[1] == OWN
+    assert registry.threads[1] == OWN
 
 
 def test_who_was_called_and_never_came_is_replaced_when_somebody_looks(
-    make_duty: MakeDuty, book: Book
+    make_duty: MakeDuty, registry: Book
 ) -> None:
-    duty = make_duty(book.note, run_soon=lambda _: True)
-    duty.add(1)
-    duty.add(2)
+    loop = make_duty(registry.note, run_soon=lambda _: True)
+    loop.add(1)
+    loop.add(2)
 
-    duty.call_again()
+    loop.call_again()
 
-    wait_until(lambda: book.items == [1, 2])
+    wait_until(lambda: registry.items == [1, 2])
 
 
 def test_an_add_that_was_interrupted_does_not_end_all_work(
-    make_duty: MakeDuty, book: Book
+    make_duty: MakeDuty, registry: Book
 ) -> None:
     calls: list[int] = []
 
@@ -167,63 +167,63 @@ def test_an_add_that_was_interrupted_does_not_end_all_work(
             raise KeyboardInterrupt
         return False
 
-    duty = make_duty(book.note, run_soon=interrupt_once)
+    loop = make_duty(registry.note, run_soon=interrupt_once)
     with pytest.raises(KeyboardInterrupt):
-        duty.add(1)
+        loop.add(1)
 
-    duty.call_again()
-    wait_until(lambda: book.items == [1])
-    wait_until(lambda: duty._items.has_sleepers)
-    duty.add(2)
+    loop.call_again()
+    wait_until(lambda: registry.items == [1])
+    wait_until(lambda: loop._items.has_sleepers)
+    loop.add(2)
 
-    wait_until(lambda: book.items == [1, 2])
+    wait_until(lambda: registry.items == [1, 2])
 
 
 def test_what_is_added_as_a_stand_in_finds_nothing_more_is_not_left(
-    make_duty: MakeDuty, book: Book
+    make_duty: MakeDuty, registry: Book
 ) -> None:
-    duty = make_duty(book.note)
-    take, late = duty._items.take, list[int]()
+    loop = make_duty(registry.note)
+    take, late = loop._items.take, list[int]()
 
     def take_and_be_late() -> int | None:
         item = take()
         if item is None and not late:
             late.append(2)
-            duty.add(2)
+            loop.add(2)
         return item
 
-    duty._items.take = take_and_be_late  # type: ignore[method-assign]
+    loop._items.take = take_and_be_late  # type: ignore[method-assign]
 
-    duty.add(1)
+    loop.add(1)
 
-    wait_until(lambda: book.items == [1, 2])
+    wait_until(lambda: registry.items == [1, 2])
 
 
 @pytest.mark.parametrize("more", [(), (2, 3)])
 def test_what_is_stopped_begins_nothing_new_and_waits_for_a_stand_in(
-    make_duty: MakeDuty, book: Book, more: Sequence[int]
+    make_duty: MakeDuty, registry: Book, more: Sequence[int]
 ) -> None:
     begun, waits = threading.Event(), list[bool]()
 
     def work(item: int) -> None:
-        book.note(item)
+        registry.note(item)
         begun.set()
-        wait_until(lambda: duty._items.closed)
+        wait_until(lambda: loop._items.closed)
         stopping.join(0.3)
         waits.append(stopping.is_alive())
 
-    duty = make_duty(work)
-    stopping = threading.Thread(target=duty.stop)
-    duty.add(1)
+    loop = make_duty(work)
+    stopping = threading.Thread(target=loop.stop)
+    loop.add(1)
     begun.wait(10)
     for item in more:
-        duty.add(item)
+        loop.add(item)
 
     stopping.start()
     stopping.join(10)
 
     assert waits == [True]
-    assert book.items == [1]
+    assert registry.items == [1]
 
 
 def test_a_stop_waits_only_so_long_for_work_that_hangs(
@@ -236,13 +236,13 @@ def test_a_stop_waits_only_so_long_for_work_that_hangs(
         begun.set()
         go_on.wait(20)
 
-    duty = make_duty(hang)
-    duty.add(1)
+    loop = make_duty(hang)
+    loop.add(1)
     begun.wait(10)
 
-    duty.stop()
+    loop.stop()
 
-    assert duty._items.closed
+    assert loop._items.closed
     go_on.set()
 
 
@@ -250,11 +250,11 @@ def test_what_is_worked_on_may_stop_it(make_duty: MakeDuty) -> None:
     ended: list[bool] = []
 
     def work(item: int) -> None:
-        duty.stop()
-        ended.append(duty._items.closed)
+        loop.stop()
+        ended.append(loop._items.closed)
 
-    duty = make_duty(work)
-    duty.add(1)
+    loop = make_duty(work)
+    loop.add(1)
 
     wait_until(lambda: ended == [True])
 
@@ -275,17 +275,17 @@ def test_racing_threads_never_leave_an_item_behind_nor_work_at_once(
     def add(start: int) -> None:
         never = threading.Event()
         for number in range(start, start + 150):
-            (duty.add if number % 5 else duty.add_rest)(number)
+            (loop.add if number % 5 else loop.add_rest)(number)
             if number % 3 == 0:
                 never.wait(0.0005)  # long enough for all to fall asleep
 
     with interleaved(module, ready_module):
         worker.start()
-        duty = Duty(OWN, work, on_error=errors.append, run_soon=worker.run_soon)
-        duty.start()
+        loop = DispatchLoop(OWN, work, on_error=errors.append, run_soon=worker.run_soon)
+        loop.start()
         run_threads(*(partial(add, start) for start in (0, 1000, 2000)))
         wait_until(lambda: len(worked) == 450)
-    duty.stop()
+    loop.stop()
     worker.stop(5)
 
     assert set(worked.values()) == set(together) == {1}
@@ -297,7 +297,7 @@ def test_racing_threads_never_leave_an_item_behind_nor_work_at_once(
 
 def watch_offers(broker: Broker, consumer: str) -> list[str]:
     """Note by which thread each delivery is given to the consumer."""
-    subscription: Any = broker._living().subscription(consumer)
+    subscription: Any = broker._current_runtime().subscription(consumer)
     offer, threads = subscription.offer, list[str]()
 
     def noted(*args: Any) -> None:
@@ -309,9 +309,9 @@ def watch_offers(broker: Broker, consumer: str) -> list[str]:
 
 
 def wait_until_asleep(broker: Broker) -> None:
-    life: Any = broker._living()
-    wait_until(lambda: len(life._worker._ready._beds) == life._worker.threads)
-    wait_until(lambda: life.backend._dispatcher.duty._items.has_sleepers)
+    life: Any = broker._current_runtime()
+    wait_until(lambda: len(life._worker._ready._sleepers) == life._worker.threads)
+    wait_until(lambda: life.backend._dispatcher.loop._items.has_sleepers)
 
 
 def has(items: Sequence[object], count: int) -> bool:
@@ -363,7 +363,7 @@ def test_an_errand_that_fails_is_reported_and_ends_no_thread() -> None:
     worker.start()
     wait_until(lambda: worker.run_soon(fail))
     wait_until(lambda: recorder.named("failed"))
-    wait_until(lambda: len(worker._ready._beds) == 2)
+    wait_until(lambda: len(worker._ready._sleepers) == 2)
 
     assert worker.alive == 2
     assert not worker._ready.expects_caller
@@ -372,7 +372,7 @@ def test_an_errand_that_fails_is_reported_and_ends_no_thread() -> None:
 
 def test_what_an_errand_makes_ready_is_served_by_its_own_thread(worker: Worker) -> None:
     threads: list[int] = []
-    ready: ReadyList[Any] = worker._ready
+    ready: ReadyQueue[Any] = worker._ready
 
     def note() -> None:
         threads.append(threading.get_ident())
@@ -380,7 +380,7 @@ def test_what_an_errand_makes_ready_is_served_by_its_own_thread(worker: Worker) 
     def lead_on() -> None:
         note()
         ready.add(note)
-        assert not any(not bed.locked() for bed in list(ready._beds))
+        assert not any(not sleeper.locked() for sleeper in list(ready._sleepers))
 
     assert worker.run_soon(lead_on)
 
@@ -388,7 +388,7 @@ def test_what_an_errand_makes_ready_is_served_by_its_own_thread(worker: Worker) 
     assert threads[0] == threads[1]
 
 
-class Resting(Host):
+class Resting(Environment):
     """Counts how often a thread said that it has nothing to do."""
 
     def __init__(self) -> None:
@@ -402,8 +402,8 @@ def test_a_thread_that_only_runs_errands_is_idle_for_the_host(
     make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("django_gomq.bus.worker.worker.IDLE_SECONDS", 0.1)
-    host = Resting()
-    worker = Worker(1, host=host)
+    environment = Resting()
+    worker = Worker(1, environment=environment)
     broker = make_broker(get_worker=lambda: worker)
     broker.consume("a.b", lambda _: None, name="c")
     broker.publish(Message("a.b"))
@@ -411,9 +411,9 @@ def test_a_thread_that_only_runs_errands_is_idle_for_the_host(
 
     def run_errand_and_look() -> int:
         worker.run_soon(lambda: None)
-        return host.rests
+        return environment.rests
 
     wait_until(run_errand_and_look)
 
-    assert host.rests == 1
+    assert environment.rests == 1
     worker.stop(5)

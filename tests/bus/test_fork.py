@@ -96,7 +96,7 @@ def test_a_child_is_not_held_up_by_locks_that_its_parent_held(broker: Broker) ->
     broker.consume("a.b", lambda _: None, name="c")
     broker.publish(Message("a.b"))
     wait_until_settled(broker)
-    life = broker._living()
+    life = broker._current_runtime()
     subscription = life.subscription("c")
     holding, go_on = threading.Event(), threading.Event()
 
@@ -215,13 +215,13 @@ def test_a_message_that_is_sent_to_another_process_keeps_its_id() -> None:
 
 
 def test_without_a_page_that_the_kernel_wipes_the_pid_tells() -> None:
-    mark = process._PidMark()
+    is_same_process = process._PidPage()
 
-    before = mark[0]
-    mark[0] = 1
+    before = is_same_process[0]
+    is_same_process[0] = 1
 
-    assert (before, mark[0]) == (False, True)
-    assert in_child(lambda: mark[0]) is False
+    assert (before, is_same_process[0]) == (False, True)
+    assert in_child(lambda: is_same_process[0]) is False
 
 
 @pytest.mark.parametrize("error", [OSError, ValueError, AttributeError])
@@ -233,7 +233,7 @@ def test_a_kernel_that_cannot_wipe_pages_is_no_trouble(
 
     monkeypatch.setattr("django_gomq.bus.fork.mmap.mmap", refuse)
 
-    assert isinstance(process._make_mark(), process._PidMark)
+    assert isinstance(process._make_page(), process._PidPage)
 
 
 def test_a_thread_that_comes_second_finds_the_life_that_was_begun(

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from django_gomq.bus.channels import subscription as module
-from django_gomq.bus.channels.subscription import choose_hand, take_in_hand
-from django_gomq.bus.delivery import Delivery, Run
+from django_gomq.bus.channels.subscription import (
+    choose_shared_iterator,
+    shared_iterator,
+)
+from django_gomq.bus.delivery import Chunk, Delivery
 from django_gomq.bus.message import Message
 from tests.bus.interleaving import interleaved
 from tests.bus.waiting import run_threads
@@ -21,7 +24,7 @@ Take = Callable[[Sequence[Any]], Iterator[Any]]
 
 @pytest.fixture(params=[True, False], ids=["with the lock", "without"])
 def take(request: pytest.FixtureRequest) -> Take:
-    made: Take = choose_hand(request.param)
+    made: Take = choose_shared_iterator(request.param)
     return made
 
 
@@ -51,7 +54,7 @@ def test_an_empty_hand_has_nothing(take: Take) -> None:
 
 
 def test_what_is_taken_in_hand_stays_as_it_was(take: Take) -> None:
-    run = Run(Delivery(Message("a.b"), 0.0) for _ in range(3))
+    run = Chunk(Delivery(Message("a.b"), 0.0) for _ in range(3))
     before = list(run)
 
     worked = list(take(run))
@@ -71,9 +74,9 @@ def test_one_that_stops_halfway_leaves_the_rest(take: Take) -> None:
 
 
 def test_under_the_interpreter_lock_the_list_itself_will_do() -> None:
-    assert choose_hand(True) is iter
-    assert choose_hand(False) is not iter
-    assert list(take_in_hand([1, 2])) == [1, 2]
+    assert choose_shared_iterator(True) is iter
+    assert choose_shared_iterator(False) is not iter
+    assert list(shared_iterator([1, 2])) == [1, 2]
 
 
 def take_rest(hand: Iterator[int], loot: list[int]) -> None:

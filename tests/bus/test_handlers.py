@@ -28,10 +28,10 @@ from django_gomq.bus.event import Event
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
-from django_gomq.bus.worker.async_loop import LoopRunner
-from django_gomq.bus.worker.environment import Care, Host
+from django_gomq.bus.worker.async_loop import AsyncLoop
+from django_gomq.bus.worker.environment import Environment, ThreadScope
 from django_gomq.bus.worker.processor import Processor
-from django_gomq.bus.worker.runner import Server
+from django_gomq.bus.worker.runner import ConsumerRunner
 from django_gomq.bus.worker.worker import Worker
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder, Watcher
@@ -333,7 +333,7 @@ def test_a_sync_handler_that_overruns_is_reported_once_and_left_alone(
     broker.publish(Message("a.b"))
     wait_until(lambda: recorder.named("overran"))
     ticks: list[int] = []
-    broker._living()._worker.timers.every_second(lambda: ticks.append(1))
+    broker._current_runtime()._worker.timers.every_second(lambda: ticks.append(1))
     wait_until(lambda: len(ticks) > 3)
 
     go_on.set()
@@ -368,7 +368,7 @@ def test_a_batch_that_stays_short_is_handled_after_its_linger(broker: Broker) ->
         broker.publish(Message("a.b"))
 
     wait_until(lambda: sum(sizes) == 3)
-    assert broker._living()._worker._lingering == set()
+    assert broker._current_runtime()._worker._lingering == set()
 
 
 def test_a_full_channel_does_not_linger(broker: Broker) -> None:
@@ -392,13 +392,13 @@ def test_a_full_channel_does_not_linger(broker: Broker) -> None:
 def test_what_waited_through_a_linger_may_be_gone_at_its_end(broker: Broker) -> None:
     broker.consume("a.b", lambda _: None, name="c", batch=9, linger=0.01)
     broker.start()
-    worker: Any = broker._living()._worker
-    subscription = broker._living().subscription("c")
+    worker: Any = broker._current_runtime()._worker
+    subscription = broker._current_runtime().subscription("c")
 
     subscription.notify()
 
     wait_until(lambda: not worker._lingering)
-    assert len(subscription.turns) == 1
+    assert len(subscription.free_slots) == 1
 
 
 def test_a_batch_without_linger_takes_what_is_there(broker: Broker) -> None:
@@ -498,13 +498,13 @@ def test_old_members_leave_a_batch_before_it_is_handled(broker: Broker) -> None:
     assert broker.stats().consumers["c"].dropped == {("a.b", DropReason.EXPIRED): 2}
 
 
-# ------------------------------------------------------------------ host and hooks
+# ------------------------------------------------------------- environment, hooks
 
 
-class BrokenHost(Host, Care):
+class BrokenHost(Environment, ThreadScope):
     """Fails where it is told to."""
 
-    is_due = True
+    is_needed = True
 
     def __init__(self, fails_in: str) -> None:
         self._fails_in = fails_in
@@ -513,7 +513,7 @@ class BrokenHost(Host, Care):
         if name == self._fails_in:
             raise OSError(name)
 
-    def care(self) -> Care:
+    def thread_scope(self) -> ThreadScope:
         return self
 
     def before(self) -> None:
@@ -532,9 +532,12 @@ class BrokenHost(Host, Care):
         self._act("idle")
 
 
-def broker_on(host: Host, make_broker: MakeBroker, *hooks: Recorder) -> Broker:
+def broker_on(
+    environment: Environment, make_broker: MakeBroker, *hooks: Recorder
+) -> Broker:
     return make_broker(
-        hooks=hooks, get_worker=lambda: Worker(2, host=host, hooks=Hooks(hooks))
+        hooks=hooks,
+        get_worker=lambda: Worker(2, environment=environment, hooks=Hooks(hooks)),
     )
 
 
@@ -576,7 +579,7 @@ def test_a_host_that_fails_after_a_handler_changes_nothing(
     wait_until_settled(broker)
 
     assert broker.stats().consumers["c"].succeeded == 1
-    assert [part for part, _ in recorder.named("failed")] == ["host"]
+    assert [part for part, _ in recorder.named("failed")] == ["environment"]
 
 
 def test_a_thread_with_nothing_to_do_tells_its_host(
@@ -593,11 +596,11 @@ def test_a_thread_with_nothing_to_do_tells_its_host(
     wait_until_settled(broker)
 
     assert broker.stats().consumers["c"].succeeded == 1
-    assert {part for part, _ in recorder.named("failed")} == {"host"}
+    assert {part for part, _ in recorder.named("failed")} == {"environment"}
 
 
 def test_an_atomic_handler_is_wrapped_by_the_host(make_broker: MakeBroker) -> None:
-    class Transactions(Host):
+    class Transactions(Environment):
         def in_transaction(self, handler: Any, using: bool | str) -> Any:
             return lambda message: calls.append((using, handler(message)))
 
@@ -608,7 +611,7 @@ def test_an_atomic_handler_is_wrapped_by_the_host(make_broker: MakeBroker) -> No
     wait_until_settled(broker)
 
     assert calls == [("other", "done")]
-    assert Host().in_transaction(print, using=True) is print
+    assert Environment().in_transaction(print, using=True) is print
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -669,7 +672,7 @@ def test_a_bug_in_the_bus_fails_the_attempt_and_loses_nothing(
         monkeypatch.undo()
         raise RuntimeError("injected")
 
-    name = "Received" if run == "sync" else "receive"
+    name = "DeliveredMessage" if run == "sync" else "receive"
     monkeypatch.setattr(f"django_gomq.bus.worker.processor.{name}", fail)
     broker.publish(Message("a.b"))
     wait_until(lambda: broker.stats().consumers["c"].succeeded == 1)
@@ -684,7 +687,7 @@ def test_a_bug_after_the_handler_fails_the_attempt_and_loses_nothing(
     make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch, run: str
 ) -> None:
     handler, options = RUNS[run]
-    broker, calls = broker_on(Host(), make_broker), list[int]()
+    broker, calls = broker_on(Environment(), make_broker), list[int]()
 
     def fail_first(message: Message[Any] | list[Message[Any]]) -> Any:
         calls.append(1)
@@ -740,7 +743,7 @@ def test_one_burst_wakes_all_the_threads_that_may_help(broker: Broker) -> None:
     for _ in range(8):
         broker.publish(Message("a.b"))
     wait_until(lambda: broker.stats().consumers["c"].depth == 8)
-    subscription = broker._living().subscription("c")
+    subscription = broker._current_runtime().subscription("c")
 
     subscription.paused = False
     subscription.notify()  # a single wake-up: each thread must wake the next
@@ -793,8 +796,8 @@ def test_an_urgent_message_overtakes_slow_ones(broker: Broker) -> None:
             urgent_is_in.set()
 
     broker.consume("a.b", handle, name="c")
-    subscription = broker._living().subscription("c")
-    subscription.pace = 0.01  # it is known to be slow
+    subscription = broker._current_runtime().subscription("c")
+    subscription.mean_seconds = 0.01  # it is known to be slow
     broker.pause("c")
     for _ in range(200):
         broker.publish(Message("a.b", priority=0))
@@ -818,8 +821,8 @@ def test_what_a_slow_slice_did_not_start_goes_back_for_others(broker: Broker) ->
             threading.Event().wait(0.01)  # longer than two slices
 
     broker.consume("a.b", handle, name="c")
-    subscription = broker._living().subscription("c")
-    subscription.pace = 1e-9
+    subscription = broker._current_runtime().subscription("c")
+    subscription.mean_seconds = 1e-9
     publish_numbers(broker, 50)
     wait_until_settled(broker)
 
@@ -828,11 +831,11 @@ def test_what_a_slow_slice_did_not_start_goes_back_for_others(broker: Broker) ->
 
 def test_a_slice_that_a_stop_emptied_is_no_trouble(broker: Broker) -> None:
     broker.consume("a.b", print, name="c")
-    life = broker._living()
+    life = broker._current_runtime()
     subscription = life.subscription("c")
-    server: Server = life._worker._servers[subscription]
+    runner: ConsumerRunner = life._worker._runners[subscription]
 
-    server.serve([])
+    runner.serve([])
 
     assert broker.stats().consumers["c"].unaccounted == 0
 
@@ -840,19 +843,19 @@ def test_a_slice_that_a_stop_emptied_is_no_trouble(broker: Broker) -> None:
 def test_a_share_is_fair_and_bounded_by_time(broker: Broker) -> None:
     broker.consume("a.b", print, name="c", concurrency=4)
     broker.consume("a.b", print, name="batch", batch=7)
-    life = broker._living()
-    server = life._worker._servers[life.subscription("c")]
-    channel = server.subscription.channel
+    life = broker._current_runtime()
+    runner = life._worker._runners[life.subscription("c")]
+    channel = runner.subscription.channel
     for _ in range(400):
         channel.put(Delivery(Message("a.b"), 0))
 
-    shares = [server.share()]
-    for pace in (1e-9, 0.0001, 0.01):
-        server.subscription.pace = pace
-        shares.append(server.share())
+    shares = [runner.share()]
+    for mean_seconds in (1e-9, 0.0001, 0.01):
+        runner.subscription.mean_seconds = mean_seconds
+        shares.append(runner.share())
 
     assert shares == [1, 100, 10, 1]
-    assert life._worker._servers[life.subscription("batch")].share() == 7
+    assert life._worker._runners[life.subscription("batch")].share() == 7
     channel.release(len(channel.take(400)))
 
 
@@ -864,7 +867,7 @@ def test_a_worker_says_what_its_threads_do(broker: Broker) -> None:
         go_on.wait(10)
 
     broker.consume("a.b", handle, name="c")
-    worker = broker._living()._worker
+    worker = broker._current_runtime()._worker
     assert (worker.alive, worker.busy) == (0, 0)
 
     broker.publish(Message("a.b"))
@@ -887,11 +890,11 @@ def test_a_bug_while_serving_ends_no_thread(
     broker.consume("a.b", lambda _: None, name="c")
     broker.start()
 
-    def fail(self: Server) -> int:
+    def fail(self: ConsumerRunner) -> int:
         monkeypatch.undo()
         raise RuntimeError("injected")
 
-    monkeypatch.setattr(Server, "share", fail)
+    monkeypatch.setattr(ConsumerRunner, "share", fail)
     broker.publish(Message("a.b"))
     wait_until_settled(broker)
 
@@ -948,25 +951,25 @@ def test_a_consumer_that_joins_a_running_bus_is_served(broker: Broker) -> None:
 
 def test_a_loop_that_has_ended_is_woken_no_more() -> None:
     errors: list[BaseException] = []
-    runner = LoopRunner(errors.append)
-    server: Any = object()
-    runner.pump(server)  # before it runs
-    runner.start()
-    runner.start()
-    thread = runner._thread
-    runner.stop(5)
+    loop = AsyncLoop(errors.append)
+    runner: Any = object()
+    loop.pump(runner)  # before it runs
+    loop.start()
+    loop.start()
+    thread = loop._thread
+    loop.stop(5)
 
-    runner.pump(server)
-    runner.stop(5)
-    runner.start()
+    loop.pump(runner)
+    loop.stop(5)
+    loop.start()
 
-    assert runner._thread is thread
-    assert not runner._called
+    assert loop._thread is thread
+    assert not loop._called
     assert not errors
 
 
 def test_a_loop_that_ends_while_it_is_stopped_is_no_trouble() -> None:
-    runner = LoopRunner(print)
+    runner = AsyncLoop(print)
     runner.start()
     loop, thread = runner._loop, runner._thread
     assert loop is not None
@@ -980,7 +983,7 @@ def test_a_loop_that_ends_while_it_is_stopped_is_no_trouble() -> None:
     assert loop.is_closed()
 
 
-class EndingHost(Host):
+class EndingHost(Environment):
     """Notes that the loop ends, and then does what it was given."""
 
     def __init__(self, then: Callable[[], Awaitable[None]]) -> None:
@@ -994,15 +997,15 @@ class EndingHost(Host):
 
 def test_the_host_is_told_once_before_the_loop_ends() -> None:
     errors: list[BaseException] = []
-    host = EndingHost(partial(asyncio.sleep, 0))
-    runner = LoopRunner(errors.append, host=host)
+    environment = EndingHost(partial(asyncio.sleep, 0))
+    runner = AsyncLoop(errors.append, environment=environment)
     runner.start()
     loop = runner._loop
 
     runner.stop(5)
     runner.stop(5)
 
-    assert host.ends == [loop]
+    assert environment.ends == [loop]
     assert not errors
 
 
@@ -1011,7 +1014,7 @@ def test_a_host_that_fails_as_the_loop_ends_is_reported() -> None:
         raise OSError("gone")
 
     errors: list[BaseException] = []
-    runner = LoopRunner(errors.append, host=EndingHost(fail))
+    runner = AsyncLoop(errors.append, environment=EndingHost(fail))
     runner.start()
 
     runner.stop(5)
@@ -1022,15 +1025,15 @@ def test_a_host_that_fails_as_the_loop_ends_is_reported() -> None:
 
 
 def test_a_host_that_hangs_as_the_loop_ends_does_not_hold_it() -> None:
-    host = EndingHost(asyncio.Event().wait)  # type: ignore[arg-type]
-    runner = LoopRunner(print, host=host)
+    environment = EndingHost(asyncio.Event().wait)  # type: ignore[arg-type]
+    runner = AsyncLoop(print, environment=environment)
     runner.start()
 
     runner.stop(0.1)
 
     assert runner._loop is not None
     wait_until(runner._loop.is_closed)
-    assert len(host.ends) == 1
+    assert len(environment.ends) == 1
 
 
 def test_an_error_while_an_async_delivery_is_settled_is_reported(
@@ -1040,7 +1043,7 @@ def test_an_error_while_an_async_delivery_is_settled_is_reported(
     broker = make_broker(get_worker=lambda: Worker(1, hooks=Hooks([recorder])))
     broker.consume("a.b", areturn, name="c")
     broker.start()
-    subscription = broker._living().subscription("c")
+    subscription = broker._current_runtime().subscription("c")
 
     def fail(*_: object) -> None:
         raise RuntimeError("injected")
@@ -1051,7 +1054,7 @@ def test_an_error_while_an_async_delivery_is_settled_is_reported(
     monkeypatch.undo()
 
     assert [part for part, _ in recorder.named("failed")] == ["loop"]
-    wait_until(lambda: len(subscription.turns) == 1)
+    wait_until(lambda: len(subscription.free_slots) == 1)
     broker.publish(Message("a.b"))
     wait_until(lambda: broker.stats().consumers["c"].succeeded == 2)
     subscription.channel.release(1)
@@ -1119,7 +1122,7 @@ def test_what_is_less_urgent_than_all_that_waits_is_dropped_itself(
 
 def test_many_arrivals_evict_as_many_as_they_are(broker: Broker) -> None:
     broker.consume("a.b", print, name="c", capacity=3, overflow="drop_oldest")
-    subscription = broker._living().subscription("c")
+    subscription = broker._current_runtime().subscription("c")
     subscription.paused = True
     deliveries = [Delivery(Message("a.b", b"%d" % n), 0) for n in range(5)]
     subscription.offer(deliveries[:3])

@@ -10,7 +10,7 @@ import pytest
 from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.delivery import ACK, Outcome
 from django_gomq.bus.errors import PublishError, QueueFullError
-from django_gomq.bus.hooks import CARRIED, Attempt, Hook, Hooks, Watch
+from django_gomq.bus.hooks import PROPAGATED, Attempt, Hook, Hooks, Watch
 from django_gomq.bus.message import Message
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import MESSAGE, hand_over
@@ -101,7 +101,7 @@ class FailingWatch(Watch):
 
 
 def tell(hooks: Hooks) -> None:
-    hooks.tell(lambda hook: hook.unconsumed("default", "a.b"))
+    hooks.notify(lambda hook: hook.unconsumed("default", "a.b"))
 
 
 def test_every_hook_is_told_in_turn() -> None:
@@ -224,13 +224,13 @@ def test_a_hand_over_that_nobody_follows_raises_what_it_raises() -> None:
 class Frugal(Seeing):
     """Keeps nothing of messages but of those with a key."""
 
-    keeps_little = True
+    has_unsampled_path = True
 
-    def carry(self, message: Message[Any]) -> bool:
+    def propagate_unsampled(self, message: Message[Any]) -> bool:
         self.log.append("carry")
         return message.key is None
 
-    def lend_context(self, message: Message[Any], context: Context) -> bool:
+    def enter_unsampled(self, message: Message[Any], context: Context) -> bool:
         return True
 
 
@@ -251,13 +251,13 @@ def test_a_way_around_is_offered_by_an_only_watcher_that_says_so(
 ) -> None:
     found = Hooks(hooks)
 
-    assert (found.lend_context is not None) is is_asked
-    assert (found.carry is not None) is is_asked
+    assert (found.enter_unsampled is not None) is is_asked
+    assert (found.propagate_unsampled is not None) is is_asked
 
 
 def test_a_hook_offers_no_way_around_unless_it_says_so() -> None:
-    assert not Hook().carry(MESSAGE)
-    assert not Hook().lend_context(MESSAGE, Context())
+    assert not Hook().propagate_unsampled(MESSAGE)
+    assert not Hook().enter_unsampled(MESSAGE, Context())
 
 
 @pytest.mark.parametrize("key", [None, "7"])
@@ -278,9 +278,9 @@ def test_a_message_of_which_nothing_is_kept_is_published_unwatched(
 @pytest.mark.parametrize(
     ("hooks", "keys", "expected"),
     [
-        ([], [None], CARRIED),
-        ([Quiet()], [None], CARRIED),
-        ([Frugal()], [None, None], CARRIED),
+        ([], [None], PROPAGATED),
+        ([Quiet()], [None], PROPAGATED),
+        ([Frugal()], [None, None], PROPAGATED),
         ([Frugal()], [None, "7"], ("context of one",)),
         ([Seeing()], [None], ("context of one",)),
     ],
@@ -294,7 +294,7 @@ def test_what_waits_needs_contexts_only_where_somebody_will_watch(
 
 
 class BrokenCarrier(Frugal):
-    def carry(self, message: Message[Any]) -> bool:
+    def propagate_unsampled(self, message: Message[Any]) -> bool:
         raise LookupError
 
 
@@ -347,4 +347,4 @@ def test_what_ends_the_program_passes_through() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Hooks([Quiet()]).tell(interrupt)
+        Hooks([Quiet()]).notify(interrupt)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from django_gomq.bus.worker.environment import Host
+from django_gomq.bus.worker.environment import Environment
 
 
 def handle(message: object) -> str:
@@ -13,32 +13,32 @@ def handle(message: object) -> str:
 
 @pytest.mark.parametrize("using", [True, "other"])
 def test_a_bare_program_has_no_transactions(using: bool | str) -> None:
-    assert Host().in_transaction(handle, using) is handle
+    assert Environment().in_transaction(handle, using) is handle
 
 
 def test_a_bare_program_does_nothing_around_a_handler() -> None:
-    host = Host()
+    environment = Environment()
 
-    care = host.care()
-    care.before()
-    care.after()
-    host.thread_idle()
+    scope = environment.thread_scope()
+    scope.before()
+    scope.after()
+    environment.thread_idle()
 
-    assert (vars(host), vars(care)) == ({}, {})
+    assert (vars(environment), vars(scope)) == ({}, {})
 
 
 def test_a_bare_program_says_that_there_is_nothing_to_do_around_handlers() -> None:
-    assert not Host().care().is_due
+    assert not Environment().thread_scope().is_needed
 
 
 def test_a_bare_program_does_nothing_around_an_async_handler() -> None:
-    host = Host()
+    environment = Environment()
 
     async def surround() -> None:
-        await host.before_async_handler()
-        await host.after_async_handler()
-        await host.loop_ending()
+        await environment.before_async_handler()
+        await environment.after_async_handler()
+        await environment.loop_ending()
 
     asyncio.run(surround())
 
-    assert vars(host) == {}
+    assert vars(environment) == {}

@@ -10,10 +10,10 @@ from typing import NoReturn
 import pytest
 
 from django_gomq.backends.memory import buffer as lock_free
-from django_gomq.backends.memory.buffer import LockFreeBuffer
+from django_gomq.backends.memory.buffer import PublishBuffer
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.errors import PublishError, QueueFullError
-from django_gomq.bus.interrupts import run_whole
+from django_gomq.bus.interrupts import run_shielded
 from django_gomq.bus.message import Message
 from tests.bus.conftest import MakeBroker
 from tests.bus.interrupting import Interrupted, interrupt_often, undisturbed
@@ -121,9 +121,9 @@ def test_a_first_publish_that_is_interrupted_leaves_a_whole_worker(
         broker.publish(Message("a.b", b"2"))
         wait_until(seen.has_seen_2)
 
-        life = broker._living()
+        life = broker._current_runtime()
         assert life._worker.alive == 3
-        assert len(life.subscription("c").turns) == 1
+        assert len(life.subscription("c").free_slots) == 1
         broker.close(timeout=1)
     assert hits, "no signal hit a start"
 
@@ -135,7 +135,7 @@ def test_a_lost_permit_comes_back_although_its_queue_is_never_quiet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lock_free, "LONG_PATIENCE", 0.02)
-    buffer = LockFreeBuffer[int](4)
+    buffer = PublishBuffer[int](4)
     buffer.try_permit()  # and the put is never made
 
     def look() -> int:
@@ -152,7 +152,7 @@ def test_a_busy_queue_whose_permits_are_on_their_way_loses_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lock_free, "LONG_PATIENCE", 0.01)
-    buffer = LockFreeBuffer[int](4)
+    buffer = PublishBuffer[int](4)
     until = time.monotonic() + 0.05
     while time.monotonic() < until:
         buffer.try_permit()
@@ -263,7 +263,7 @@ def test_what_a_close_raises_on_its_own_is_not_lost() -> None:
         raise QueueFullError("full")
 
     with pytest.raises(QueueFullError):
-        run_whole(fail)
+        run_shielded(fail)
 
 
 def start_and_be_interrupted(thread: threading.Thread) -> None:
@@ -284,7 +284,7 @@ def test_what_cannot_have_a_thread_of_its_own_runs_on_its_callers(
     monkeypatch.setattr(threading.Thread, "start", start_at_the_end)
     ran: list[int] = []
 
-    run_whole(lambda: ran.append(1))
+    run_shielded(lambda: ran.append(1))
 
     assert ran == [1]
 
@@ -296,7 +296,7 @@ def test_an_exception_that_breaks_the_start_of_a_thread_comes_up_as_it_was_raise
     ran: list[int] = []
 
     with pytest.raises(Interrupted):
-        run_whole(lambda: ran.append(1))
+        run_shielded(lambda: ran.append(1))
 
     assert ran == []
 
@@ -314,7 +314,7 @@ def test_what_runs_whole_ends_though_its_caller_is_interrupted(
     interrupts.set()
     shot.fire()
     with pytest.raises(Interrupted):
-        run_whole(call)
+        run_shielded(call)
     go_on.set()
 
     wait_until(lambda: steps)

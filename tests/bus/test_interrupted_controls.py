@@ -53,7 +53,7 @@ def consuming(make_broker: MakeBroker, ledger: Ledger, witness: Ledger) -> Broke
 
 
 def channel_of(broker: Broker) -> Channel[Delivery]:
-    return broker._living().subscription("c").channel
+    return broker._current_runtime().subscription("c").channel
 
 
 def control_until(broker: Broker, armed: threading.Event) -> None:
@@ -77,7 +77,9 @@ def check_pause(broker: Broker, ledger: Ledger, witness: Ledger) -> None:
     if not is_paused(broker):
         wait_until(lambda: broker.stats().is_quiet)
         return
-    wait_until(lambda: not broker._living()._worker.busy)  # what had begun is done
+    wait_until(
+        lambda: not broker._current_runtime()._worker.busy
+    )  # what had begun is done
     handled, told = len(ledger.seen), len(witness.seen)
     broker.publish(Message("a.witness", b"1"))
     wait_until(lambda: len(witness.seen) > told)

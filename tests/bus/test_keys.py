@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from django_gomq.bus.channels.channel import Channel
-from django_gomq.bus.channels.key_order import KeyGate
+from django_gomq.bus.channels.key_order import KeyOrder
 from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.message import Message
 from tests.bus.waiting import LONG, fast_switching, run_threads, wait_until
@@ -15,13 +15,13 @@ def make(key: str | None, name: str = "") -> Delivery:
     return Delivery(Message("a.b", key=key, number=f"{key}{name}"), 0)
 
 
-def gate_of(*keys: str | None) -> tuple[KeyGate, list[Delivery]]:
+def gate_of(*keys: str | None) -> tuple[KeyOrder, list[Delivery]]:
     """Return a gate, and the deliveries that wait in its channel."""
     channel: Channel[Delivery] = Channel(1000)
     deliveries = [make(key, str(index)) for index, key in enumerate(keys)]
     for delivery in deliveries:
         channel.put(delivery)
-    return KeyGate(channel), deliveries
+    return KeyOrder(channel), deliveries
 
 
 def test_deliveries_of_different_keys_go_out_together() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from django_gomq.bus.channels.channel import Channel
-from django_gomq.bus.channels.key_order import KeyGate
+from django_gomq.bus.channels.key_order import KeyOrder
 from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.message import Message
 
@@ -18,7 +18,7 @@ class Gate(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.channel: Channel[Delivery] = Channel(10_000)
-        self.gate = KeyGate(self.channel)
+        self.gate = KeyOrder(self.channel)
         self.left: list[Delivery] = []  # not settled yet, in the order they came
         self.out: list[Delivery] = []
         self.retrying: list[Delivery] = []

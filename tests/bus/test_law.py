@@ -234,13 +234,13 @@ def test_nothing_is_lost_in_a_busy_bus(  # noqa: C901, PLR0915 - one story
         for consumer in broker.consumers:
             expected = count if consumer.subscribes_to(event) else 0
             assert stats.consumers[consumer.name].dispatched.get(event, 0) == expected
-    life = broker._living()
+    life = broker._current_runtime()
     for subscription in life._subscriptions.values():
         assert subscription.channel.held == 0
         # A thread, or a task, that has settled everything is soon back.
         most = subscription.consumer.concurrency
-        wait_until(lambda one=subscription, most=most: len(one.turns) == most)  # type: ignore[misc]
-        assert not subscription.hands
+        wait_until(lambda one=subscription, most=most: len(one.free_slots) == most)  # type: ignore[misc]
+        assert not subscription.unstarted
         assert subscription.keys is None or not subscription.keys._waiting
 
 

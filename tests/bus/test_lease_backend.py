@@ -49,7 +49,7 @@ class Process:
 
     @property
     def subscription(self) -> Subscription:
-        return self.broker._living().subscription("c")
+        return self.broker._current_runtime().subscription("c")
 
     @property
     def held(self) -> int:
@@ -535,13 +535,13 @@ def test_what_a_thread_holds_in_its_hands_is_given_back_too(
     wait_until(lambda: len(stuck.handled) == 100)  # a fast handler
     wait_until_settled(one.broker)
     stuck.go_on.clear()
-    one.subscription.turns.clear()  # no thread takes until all is there
+    one.subscription.free_slots.clear()  # no thread takes until all is there
     send(one, *range(100, 150))
     wait_until(lambda: one.held == 50)
-    one.subscription.turns.append(None)
+    one.subscription.free_slots.append(None)
     one.subscription.notify()
     wait_until(lambda: one.stats.in_flight == 1)
-    assert any(one.subscription.hands.values())
+    assert any(one.subscription.unstarted.values())
 
     one.broker.close(timeout=0.01)
     two.consume(notes)

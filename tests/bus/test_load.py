@@ -235,16 +235,16 @@ class Load:
 
     def _check_rest(self, broker: Broker) -> None:
         """Nothing is left anywhere."""
-        life: Any = broker._living()
+        life: Any = broker._current_runtime()
         for one in life._subscriptions.values():
             assert (one.channel.held, len(one.channel)) == (0, 0)
             assert one.channel.room == one.channel.capacity
             # A thread that has settled everything is soon back.
             wait_until(
-                lambda one=one: len(one.turns) == one.consumer.concurrency  # type: ignore[misc]
+                lambda one=one: len(one.free_slots) == one.consumer.concurrency  # type: ignore[misc]
             )
-            assert not one.hands
-        for queue in life.backend._book.all():
+            assert not one.unstarted
+        for queue in life.backend._queues.all():
             assert (queue.held, queue.room) == (0, queue.capacity)
             assert queue.reconcile(patience=0) == 0
 
@@ -268,7 +268,7 @@ def test_of_many_messages_none_is_lost_doubled_or_miscounted(
     with how():
         broker.start()
         # What is missed stays missed: nobody looks everywhere now and then.
-        backend: Any = broker._living().backend
+        backend: Any = broker._current_runtime().backend
         backend._timers.cancel(backend._dispatcher.look_everywhere)
         run_threads(
             *(functools.partial(load.publish, broker, n) for n in range(PUBLISHERS)),

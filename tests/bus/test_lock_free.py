@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from django_gomq.backends.memory import buffer as module
-from django_gomq.backends.memory.buffer import LockFreeBuffer
+from django_gomq.backends.memory.buffer import PublishBuffer
 from django_gomq.bus.channels import permits
-from django_gomq.bus.delivery import Run
+from django_gomq.bus.delivery import Chunk
 from tests.bus.interleaving import interleaved
 from tests.bus.interrupting import Interrupted
 from tests.bus.waiting import fast_switching, run_threads, wait_until
 from tests.untraced import untraced
 
-Buffer = LockFreeBuffer[Any]
+Buffer = PublishBuffer[Any]
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def test_a_batch_may_be_of_any_kind() -> None:
     for item in "abc":
         buffer.put(item)
 
-    batch = buffer.take_into(Run(), 2)
+    batch = buffer.take_into(Chunk(), 2)
 
-    assert type(batch) is Run
+    assert type(batch) is Chunk
     assert list(batch) == ["a", "b"]  # type: ignore[comparison-overlap]
 
 
@@ -320,7 +320,7 @@ class Race:
     """Producers and consumers at one buffer, whose books must agree in the end."""
 
     def __init__(self, bound: int = 16, threads: int = 4) -> None:
-        self.buffer: LockFreeBuffer[Item] = LockFreeBuffer(bound)
+        self.buffer: PublishBuffer[Item] = PublishBuffer(bound)
         self.ledger = Ledger(bound)
         self.taken: list[list[Item]] = [[] for _ in range(threads)]
         self.accepted: list[list[Item]] = [[] for _ in range(threads)]
@@ -477,7 +477,7 @@ def test_a_race_in_which_permits_are_lost_ends_with_all_of_them(
 
 
 def test_a_producer_keeps_its_own_order_within_a_priority() -> None:
-    buffer: LockFreeBuffer[tuple[int, int]] = LockFreeBuffer(16)
+    buffer: PublishBuffer[tuple[int, int]] = PublishBuffer(16)
     out: list[tuple[int, int]] = []
 
     def produce(number: int) -> None:
@@ -509,7 +509,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.buffer: LockFreeBuffer[object] = LockFreeBuffer(4)
+        self.buffer: PublishBuffer[object] = PublishBuffer(4)
         self.capacity = 4
         self.levels: list[list[object]] = [[] for _ in range(10)]
         self.out: list[tuple[object, int]] = []

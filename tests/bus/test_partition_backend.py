@@ -36,7 +36,7 @@ class Member:
 
     @property
     def subscription(self) -> Subscription:
-        return self.broker._living().subscription("c")
+        return self.broker._current_runtime().subscription("c")
 
     @property
     def held(self) -> int:
@@ -425,13 +425,13 @@ def test_what_a_thread_holds_in_its_hands_is_taken_away_too(
     wait_until(lambda: len(first.handled) == 100)  # a fast handler
     wait_until_settled(one.broker)
     wait_until(lambda: is_committed(one_partition))
-    one.subscription.turns.clear()  # no thread takes until all is there
+    one.subscription.free_slots.clear()  # no thread takes until all is there
     send(one, *range(100, 150))
     wait_until(lambda: one.held == 50)
-    one.subscription.turns.append(None)
+    one.subscription.free_slots.append(None)
     one.subscription.notify()
     wait_until(lambda: len(first.entered) == 101)
-    assert any(one.subscription.hands.values())
+    assert any(one.subscription.unstarted.values())
 
     one_partition.move("c", 0, two.backend.member)
     wait_until(lambda: one.held == 1)

@@ -8,7 +8,7 @@ from collections import deque
 import pytest
 
 from django_gomq.bus import fork as process
-from django_gomq.bus.fork import Process, current, settle_in
+from django_gomq.bus.fork import Process, current, register
 from tests.bus.forking import in_child
 from tests.bus.waiting import fast_switching, run_threads
 
@@ -16,22 +16,22 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 class Resident:
-    """A citizen that notes the processes it was told of."""
+    """A aware that notes the processes it was told of."""
 
     def __init__(self) -> None:
         self.entered: deque[Process] = deque()
-        settle_in(self)
+        register(self)
 
-    def enter(self, process: Process) -> None:
+    def after_in_child(self, process: Process) -> None:
         self.entered.append(process)
 
 
 @pytest.fixture
 def by_pid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no page that the kernel wipes."""
-    mark = process._PidMark()
-    mark[0] = 1
-    monkeypatch.setattr(process, "mark", mark)
+    is_same_process = process._PidPage()
+    is_same_process[0] = 1
+    monkeypatch.setattr(process, "is_same_process", is_same_process)
 
 
 def test_a_process_is_one_all_along() -> None:
@@ -150,7 +150,10 @@ def test_a_grandchild_is_a_third_process() -> None:
 def test_a_page_of_the_kernel_is_wiped_in_a_child() -> None:
     current()
 
-    assert (process.mark[0], in_child(lambda: process.mark[0])) == (1, 0)
+    assert (
+        process.is_same_process[0],
+        in_child(lambda: process.is_same_process[0]),
+    ) == (1, 0)
 
 
 @pytest.mark.usefixtures("by_pid")
@@ -171,13 +174,13 @@ def test_a_mark_that_is_lost_in_the_same_process_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before, resident = current(), Resident()
-    monkeypatch.setattr(process, "mark", process._PidMark())
+    monkeypatch.setattr(process, "mark", process._PidPage())
 
     after = current()
 
     assert after is before
     assert list(resident.entered) == [before]
-    assert process.mark[0]
+    assert process.is_same_process[0]
 
 
 @pytest.mark.parametrize("error", [OSError, ValueError, AttributeError])
@@ -189,9 +192,9 @@ def test_where_the_kernel_wipes_no_page_the_pid_tells(
 
     monkeypatch.setattr("django_gomq.bus.fork.mmap.mmap", refuse)
 
-    mark = process._make_mark()
-    before = mark[0]
-    mark[0] = 1
+    is_same_process = process._make_page()
+    before = is_same_process[0]
+    is_same_process[0] = 1
 
-    assert (bool(before), bool(mark[0])) == (False, True)
-    assert not in_child(lambda: mark[0])
+    assert (bool(before), bool(is_same_process[0])) == (False, True)
+    assert not in_child(lambda: is_same_process[0])

@@ -30,8 +30,8 @@ from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.worker import processor as module
-from django_gomq.bus.worker.environment import Care, Host
-from django_gomq.bus.worker.processor import Passage, Processor
+from django_gomq.bus.worker.environment import Environment, ThreadScope
+from django_gomq.bus.worker.processor import Processor, SliceResult
 from tests.bus.observing import Recorder, Watcher
 
 NEVER = float("inf")
@@ -45,7 +45,7 @@ class Saved(Event, type="processor.saved"):
 
 def make(
     handler: Callable[[Any], Any],
-    host: Host | None = None,
+    environment: Environment | None = None,
     hook: Recorder | None = None,
     types: Sequence[Any] = ("a.b",),
     **options: Any,
@@ -56,7 +56,7 @@ def make(
         broker="default",
         backend="memory",
         hooks=Hooks([hook] if hook else []),
-        host=host or Host(),
+        environment=environment or Environment(),
     )
 
 
@@ -173,7 +173,7 @@ def test_what_another_thread_takes_meanwhile_is_not_handled() -> None:
 # ---------------------------------------------------------------------------- failures
 
 
-def outcomes(passage: Passage) -> list[Outcome]:
+def outcomes(passage: SliceResult) -> list[Outcome]:
     return [outcome for _, outcome in passage.ended]
 
 
@@ -431,10 +431,12 @@ def test_only_who_needs_no_more_than_the_handler_is_plain(
 class Lender(Watcher):
     """Lends a context for odd numbers, and watches the others."""
 
-    keeps_little = True
+    has_unsampled_path = True
     trace_id: str | None = "kept"
 
-    def lend_context(self, message: Message[Any], context: contextvars.Context) -> bool:
+    def enter_unsampled(
+        self, message: Message[Any], context: contextvars.Context
+    ) -> bool:
         if message.data % 2 == 0:
             return False
         context.run(variable.set, f"lent to {message.data}")
@@ -504,9 +506,9 @@ def test_who_lends_contexts_goes_the_plain_way() -> None:
 
 def test_a_lender_that_raises_fails_no_attempt() -> None:
     class Broken(Watcher):
-        keeps_little = True
+        has_unsampled_path = True
 
-        def lend_context(
+        def enter_unsampled(
             self, message: Message[Any], context: contextvars.Context
         ) -> bool:
             raise LookupError
@@ -520,19 +522,19 @@ def test_a_lender_that_raises_fails_no_attempt() -> None:
     assert passage.ended == []
 
 
-# -------------------------------------------------------------------------------- care
+# -------------------------------------------------------------------------------- scope
 
 
-class Caring(Host, Care):
+class Caring(Environment, ThreadScope):
     """Notes what it does, and fails where it is told to."""
 
     def __init__(self, fails_in: str = "", error: BaseException | None = None) -> None:
-        self.is_due = True
+        self.is_needed = True
         self.log: list[str] = []
         self._fails_in = fails_in
         self._error = error or OSError(fails_in)
 
-    def care(self) -> Care:
+    def thread_scope(self) -> ThreadScope:
         return self
 
     def before(self) -> None:
@@ -568,65 +570,65 @@ ways = pytest.mark.parametrize("way", [together, singly])
 
 @ways
 def test_a_host_cares_around_each_handler(way: Way) -> None:
-    host = Caring()
+    environment = Caring()
 
-    way(make(lambda _: host.log.append("handle"), host), three()[:2])
+    way(make(lambda _: environment.log.append("handle"), environment), three()[:2])
 
-    assert host.log == ["before", "handle", "after"] * 2
+    assert environment.log == ["before", "handle", "after"] * 2
 
 
 @ways
 def test_a_host_cares_after_a_handler_that_raises(way: Way) -> None:
-    host = Caring()
+    environment = Caring()
 
     def fail(message: Message[Any]) -> None:
-        host.log.append("handle")
+        environment.log.append("handle")
         raise ValueError
 
-    assert len(way(make(fail, host), three()[:2])) == 2
-    assert host.log == ["before", "handle", "after"] * 2
+    assert len(way(make(fail, environment), three()[:2])) == 2
+    assert environment.log == ["before", "handle", "after"] * 2
 
 
 @ways
 def test_a_host_with_nothing_due_is_left_alone(way: Way) -> None:
-    host = Caring("before")
-    host.is_due = False
+    environment = Caring("before")
+    environment.is_needed = False
 
-    assert way(make(lambda _: None, host), three()) == []
-    assert host.log == []
+    assert way(make(lambda _: None, environment), three()) == []
+    assert environment.log == []
 
 
 @ways
 def test_care_that_becomes_due_within_a_handler_is_taken_after_it(way: Way) -> None:
-    host = Caring()
-    host.is_due = False
+    environment = Caring()
+    environment.is_needed = False
 
     def connect(message: Message[Any]) -> None:
-        host.log.append("handle")
-        host.is_due = True
+        environment.log.append("handle")
+        environment.is_needed = True
 
-    way(make(connect, host), three()[:2])
+    way(make(connect, environment), three()[:2])
 
-    assert host.log == ["handle", "after", "before", "handle", "after"]
+    assert environment.log == ["handle", "after", "before", "handle", "after"]
 
 
 @ways
 def test_a_host_that_fails_after_a_handler_changes_no_outcome(way: Way) -> None:
-    host, recorder = Caring("after"), Recorder()
+    environment, recorder = Caring("after"), Recorder()
 
-    ended = way(make(lambda _: None, host, recorder), three())
+    ended = way(make(lambda _: None, environment, recorder), three())
 
     assert ended == []
-    assert [part for part, _ in recorder.named("failed")] == ["host"] * 3
+    assert [part for part, _ in recorder.named("failed")] == ["environment"] * 3
 
 
 def test_a_host_that_fails_before_a_handler_fails_the_attempt() -> None:
-    host, handled = Caring("before"), list[int]()
+    environment, handled = Caring("before"), list[int]()
 
-    passage = make(handled.append, host).process_all(iter(three()), NEVER)
+    passage = make(handled.append, environment).process_all(iter(three()), NEVER)
 
     assert handled == []
-    assert host.log == ["before", "after"] * 3
+    assert environment.log == ["before", "after"] * 3
     assert [type(how.error) for how in outcomes(passage)] == [OSError] * 3  # type: ignore[union-attr]
 
 

@@ -451,8 +451,8 @@ def test_a_consumer_that_joins_in_the_midst_of_a_first_publish_is_not_missed(
 ) -> None:
     broker.consume("a.*", lambda _: None, name="one")
     broker.start()
-    book: Any = broker._living().backend._book  # type: ignore[attr-defined]
-    match, lock = book.match, book._lock
+    registry: Any = broker._current_runtime().backend._queues  # type: ignore[attr-defined]
+    match, lock = registry.match, registry._lock
 
     def join_meanwhile(event: str) -> Any:
         found = match(event)
@@ -460,7 +460,7 @@ def test_a_consumer_that_joins_in_the_midst_of_a_first_publish_is_not_missed(
             broker.consume("a.*", lambda _: None, name="two")
         return found
 
-    book.match = join_meanwhile
+    registry.match = join_meanwhile
     broker.publish(Message("a.b"))
 
     wait_until_settled(broker)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_gomq.backends.memory import MemoryBackend
-from django_gomq.backends.memory.queues import TypeQueue
-from django_gomq.bus.backend import Surroundings
+from django_gomq.backends.memory.queues import EventQueue
+from django_gomq.bus.backend import BackendContext
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
@@ -50,7 +50,7 @@ def still(capacity: int, types: tuple[str, ...] = ("a.b", "a.c", "b.*")) -> Any:
     """Return a backend that is up, and whose queues nobody empties."""
     backend: Any = MemoryBackend(capacity=capacity)
     backend.open(
-        Surroundings(
+        BackendContext(
             broker="default",
             hooks=Hooks(),
             timers=Timers(ignore),
@@ -64,7 +64,7 @@ def still(capacity: int, types: tuple[str, ...] = ("a.b", "a.c", "b.*")) -> Any:
     ):
         consumer = make_consumer(found, ignore, name=name, options=options)
         backend.subscribe(Subscription("default", consumer, hooks=Hooks()))
-    backend._dispatcher.duty.is_up = True
+    backend._dispatcher.loop.is_up = True
     return backend
 
 
@@ -73,11 +73,11 @@ def codes(answers: Answers) -> list[str | None]:
 
 
 def queued(backend: Any) -> dict[str, list[Message[Any]]]:
-    return {queue.label: queue.take(10_000) for queue in backend._book.all()}
+    return {queue.label: queue.take(10_000) for queue in backend._queues.all()}
 
 
 def delayed(backend: Any) -> list[Message[Any]]:
-    return [message for _, message in backend._intake._delayed.take_all()]
+    return [message for _, message in backend._publisher._delayed.take_all()]
 
 
 def numbered(count: int, event: str = "a.b", **fields: Any) -> list[Message[Any]]:
@@ -185,7 +185,7 @@ def test_the_list_of_the_caller_is_neither_changed_nor_kept() -> None:
 def test_a_dispatcher_that_is_down_refuses_them_all() -> None:
     backend = still(9)
     backend.publish_many(numbered(1), None)
-    backend._dispatcher.duty.is_up = False
+    backend._dispatcher.loop.is_up = False
 
     answers = backend.publish_many(numbered(3), None)
 
@@ -210,7 +210,7 @@ def test_a_close_in_the_midst_of_a_run_refuses_the_rest() -> None:
         answers.extend(backend.publish_many(numbered(5), 30))
 
     def close() -> None:
-        queue = backend._book.open("a.b")
+        queue = backend._queues.open("a.b")
         wait_until(lambda: queue._waiters)  # two are in, the third waits
         backend.stop_publishing()
 
@@ -227,7 +227,7 @@ def test_room_that_comes_while_one_waits_is_used_for_the_rest() -> None:
         answers.extend(backend.publish_many(messages, 30))
 
     def drain() -> None:
-        queue = backend._book.open("a.b")
+        queue = backend._queues.open("a.b")
         while len(taken) < 9:
             batch = queue.take(10)
             taken.extend(batch)
@@ -431,14 +431,14 @@ def test_an_interrupted_put_answers_for_what_the_queue_took(
 ) -> None:
     backend, answers = still(capacity=10), list[PublishError | None]()
     backend.publish_many(numbered(1), None)  # the queue is there
-    put = TypeQueue.put_many_permitted
+    put = EventQueue.put_many_permitted
 
     def interrupt(queue: Any, messages: Any, priority: int) -> None:
         if is_taken:
             put(queue, messages, priority)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(TypeQueue, "put_many_permitted", interrupt)
+    monkeypatch.setattr(EventQueue, "put_many_permitted", interrupt)
     with pytest.raises(KeyboardInterrupt):
         backend.publish_into(answers, numbered(3), None)
 

@@ -8,7 +8,7 @@ import pytest
 
 from django_gomq.bus.message import Message
 from django_gomq.bus.worker import async_loop as pulse_module
-from django_gomq.bus.worker.async_loop import Pulse
+from django_gomq.bus.worker.async_loop import LoopWatchdog
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder
 from tests.bus.waiting import LONG, wait_until, wait_until_settled
@@ -30,7 +30,7 @@ def test_a_handler_that_blocks_the_loop_is_told_once_by_name_and_place(
     broker.consume("a.b", block, name="blocks")
     broker.publish(Message("a.b"))
     wait_until(lambda: recorder.named("loop_blocked"))
-    worker = broker._living()._worker
+    worker = broker._current_runtime()._worker
     lag = worker.loop_lag
     worker.timers.every_second(lambda: ticks.append(1))
     wait_until(lambda: len(ticks) > 1)
@@ -56,7 +56,7 @@ def test_a_handler_that_awaits_is_not_told(make_broker: MakeBroker) -> None:
     broker = make_broker(hooks=[recorder])
     broker.consume("a.b", wait, name="waits")
     broker.publish(Message("a.b"))
-    broker._living()._worker.timers.every_second(lambda: ticks.append(1))
+    broker._current_runtime()._worker.timers.every_second(lambda: ticks.append(1))
     wait_until(lambda: len(ticks) > 3)
     release.set()
     wait_until_settled(broker)
@@ -71,11 +71,11 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_block_is_told_once(at_once: None) -> None:
     loop = asyncio.new_event_loop()
-    pulse = Pulse(loop, threading.current_thread())
+    watchdog = LoopWatchdog(loop, threading.current_thread())
 
-    told = [pulse.beat() for _ in range(3)]
+    told = [watchdog.beat() for _ in range(3)]
     loop.run_until_complete(asyncio.sleep(0))
-    told_again = [pulse.beat() for _ in range(3)]
+    told_again = [watchdog.beat() for _ in range(3)]
 
     assert told == told_again == [False, True, False]
     loop.close()
@@ -84,9 +84,9 @@ def test_each_block_is_told_once(at_once: None) -> None:
 def test_an_ended_loop_owes_no_answer() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
-    pulse = Pulse(loop, threading.Thread())
+    watchdog = LoopWatchdog(loop, threading.Thread())
 
-    assert not pulse.beat()
-    assert pulse.lag == 0.0
-    assert pulse.where() == "no longer known"
-    assert pulse.task() is None
+    assert not watchdog.beat()
+    assert watchdog.lag == 0.0
+    assert watchdog.where() == "no longer known"
+    assert watchdog.task() is None

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from django_gomq.bus.worker import ready_queue as module
-from django_gomq.bus.worker.ready_queue import ReadyList
+from django_gomq.bus.worker.ready_queue import ReadyQueue
 from tests.bus.interleaving import interleaved
 from tests.bus.interrupting import Interrupted
 from tests.bus.waiting import LONG, fast_switching, run_threads, wait_until
 
 
 @pytest.fixture
-def ready() -> ReadyList[int]:
-    return ReadyList()
+def ready() -> ReadyQueue[int]:
+    return ReadyQueue()
 
 
 def sleep_with(
-    ready: ReadyList[int], sleepers: int, work: Callable[[], object]
+    ready: ReadyQueue[int], sleepers: int, work: Callable[[], object]
 ) -> list[int | None]:
     """Run ``work`` once that many threads sleep; return the item that each got."""
     got: deque[int | None] = deque()
@@ -32,7 +32,7 @@ def sleep_with(
     ]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(ready._beds) == sleepers)
+    wait_until(lambda: len(ready._sleepers) == sleepers)
     work()
     for thread in threads:
         thread.join(LONG)
@@ -40,14 +40,14 @@ def sleep_with(
     return sorted(got, key=str)
 
 
-def test_items_come_in_the_order_they_were_added(ready: ReadyList[int]) -> None:
+def test_items_come_in_the_order_they_were_added(ready: ReadyQueue[int]) -> None:
     for number in range(5):
         ready.add(number)
 
     assert [ready.next() for _ in range(5)] == [0, 1, 2, 3, 4]
 
 
-def test_its_length_is_what_waits(ready: ReadyList[int]) -> None:
+def test_its_length_is_what_waits(ready: ReadyQueue[int]) -> None:
     ready.add(1)
     ready.add(2)
     ready.next()
@@ -56,27 +56,27 @@ def test_its_length_is_what_waits(ready: ReadyList[int]) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 0.001])
-def test_nothing_comes_in_time(ready: ReadyList[int], timeout: float) -> None:
+def test_nothing_comes_in_time(ready: ReadyQueue[int], timeout: float) -> None:
     assert ready.next(timeout) is None
 
 
-def test_what_is_there_comes_without_a_wait(ready: ReadyList[int]) -> None:
+def test_what_is_there_comes_without_a_wait(ready: ReadyQueue[int]) -> None:
     ready.add(1)
 
     assert ready.next(0) == 1
 
 
-def test_who_waited_in_vain_is_not_woken_later(ready: ReadyList[int]) -> None:
+def test_who_waited_in_vain_is_not_woken_later(ready: ReadyQueue[int]) -> None:
     ready.next(0.001)
 
-    assert not ready._beds
+    assert not ready._sleepers
 
 
-def test_an_added_item_wakes_a_sleeper(ready: ReadyList[int]) -> None:
+def test_an_added_item_wakes_a_sleeper(ready: ReadyQueue[int]) -> None:
     assert sleep_with(ready, 1, lambda: ready.add(7)) == [7]
 
 
-def test_every_item_is_fetched_while_sleepers_remain(ready: ReadyList[int]) -> None:
+def test_every_item_is_fetched_while_sleepers_remain(ready: ReadyQueue[int]) -> None:
     def work() -> None:
         for number in range(4):
             ready.add(number)
@@ -84,7 +84,7 @@ def test_every_item_is_fetched_while_sleepers_remain(ready: ReadyList[int]) -> N
     assert sleep_with(ready, 4, work) == [0, 1, 2, 3]
 
 
-def test_a_woken_thread_wakes_the_next_while_more_waits(ready: ReadyList[int]) -> None:
+def test_a_woken_thread_wakes_the_next_while_more_waits(ready: ReadyQueue[int]) -> None:
     def work() -> None:
         ready._items.extend([1, 2])  # unheard
         ready.add(3)
@@ -92,20 +92,20 @@ def test_a_woken_thread_wakes_the_next_while_more_waits(ready: ReadyList[int]) -
     assert sleep_with(ready, 3, work) == [1, 2, 3]
 
 
-def test_what_a_thread_adds_for_itself_wakes_nobody(ready: ReadyList[int]) -> None:
+def test_what_a_thread_adds_for_itself_wakes_nobody(ready: ReadyQueue[int]) -> None:
     def work() -> None:
         ready.add_quietly(1)
-        beds.append(len(ready._beds))
+        sleepers.append(len(ready._sleepers))
         assert ready.next() == 1
         ready.add(2)
 
-    beds: list[int] = []
+    sleepers: list[int] = []
 
     assert sleep_with(ready, 1, work) == [2]
-    assert beds == [1]
+    assert sleepers == [1]
 
 
-def test_what_a_thread_adds_for_itself_waits_its_turn(ready: ReadyList[int]) -> None:
+def test_what_a_thread_adds_for_itself_waits_its_turn(ready: ReadyQueue[int]) -> None:
     ready.add(1)
 
     ready.add_quietly(2)
@@ -113,7 +113,9 @@ def test_what_a_thread_adds_for_itself_waits_its_turn(ready: ReadyList[int]) -> 
     assert [ready.next(), ready.next()] == [1, 2]
 
 
-def test_who_is_called_takes_that_item_before_all_others(ready: ReadyList[int]) -> None:
+def test_who_is_called_takes_that_item_before_all_others(
+    ready: ReadyQueue[int],
+) -> None:
     def work() -> None:
         ready.add_quietly(1)
         assert ready.call(2)
@@ -122,16 +124,16 @@ def test_who_is_called_takes_that_item_before_all_others(ready: ReadyList[int]) 
     assert ready.take() == 1
 
 
-def test_nobody_is_called_where_nobody_sleeps(ready: ReadyList[int]) -> None:
+def test_nobody_is_called_where_nobody_sleeps(ready: ReadyQueue[int]) -> None:
     assert not ready.call(1)
     assert ready.take() is None
 
 
 def test_who_is_on_the_way_to_something_else_is_not_called(
-    ready: ReadyList[int],
+    ready: ReadyQueue[int],
 ) -> None:
-    bed = threading.Lock()  # released: its sleeper has not got up yet
-    ready._beds.append(bed)
+    sleeper = threading.Lock()  # released: its sleeper has not got up yet
+    ready._sleepers.append(sleeper)
 
     assert not ready.call(1)
     assert ready.take() is None
@@ -139,7 +141,7 @@ def test_who_is_on_the_way_to_something_else_is_not_called(
 
 @pytest.mark.parametrize("is_taken", [False, True])
 def test_a_call_that_came_second_takes_its_item_back_if_it_can(
-    ready: ReadyList[int], is_taken: bool
+    ready: ReadyQueue[int], is_taken: bool
 ) -> None:
     class Bed:
         """Another waker is faster."""
@@ -152,19 +154,19 @@ def test_a_call_that_came_second_takes_its_item_back_if_it_can(
                 ready.take()
             raise RuntimeError
 
-    ready._beds.append(Bed())  # type: ignore[arg-type]
+    ready._sleepers.append(Bed())  # type: ignore[arg-type]
 
     assert ready.call(1) is is_taken
     assert not len(ready)
 
 
 def test_while_a_thread_that_is_awake_comes_next_nobody_is_woken(
-    ready: ReadyList[int],
+    ready: ReadyQueue[int],
 ) -> None:
     def work() -> None:
         ready.expects_caller = True
         ready.add(1)
-        assert all(bed.locked() for bed in list(ready._beds))
+        assert all(sleeper.locked() for sleeper in list(ready._sleepers))
         ready.expects_caller = False
         assert ready.next() == 1
         ready.add(2)
@@ -172,17 +174,17 @@ def test_while_a_thread_that_is_awake_comes_next_nobody_is_woken(
     assert sleep_with(ready, 1, work) == [2]
 
 
-def test_only_who_has_something_to_come_for_is_woken(ready: ReadyList[int]) -> None:
+def test_only_who_has_something_to_come_for_is_woken(ready: ReadyQueue[int]) -> None:
     def work() -> None:
         ready.wake()
-        assert all(bed.locked() for bed in list(ready._beds))
+        assert all(sleeper.locked() for sleeper in list(ready._sleepers))
         ready.add_quietly(1)
         ready.wake()
 
     assert sleep_with(ready, 1, work) == [1]
 
 
-def test_while_one_is_being_woken_nobody_else_is(ready: ReadyList[int]) -> None:
+def test_while_one_is_being_woken_nobody_else_is(ready: ReadyQueue[int]) -> None:
     woken: list[int] = []
 
     class Bed:
@@ -198,7 +200,7 @@ def test_while_one_is_being_woken_nobody_else_is(ready: ReadyList[int]) -> None:
         def locked(self) -> bool:
             return not self.is_left
 
-    ready._beds.extend([Bed(), Bed()])  # type: ignore[list-item]
+    ready._sleepers.extend([Bed(), Bed()])  # type: ignore[list-item]
 
     for number in range(5):
         ready.add(number)
@@ -206,20 +208,20 @@ def test_while_one_is_being_woken_nobody_else_is(ready: ReadyList[int]) -> None:
     assert woken == [1]
 
 
-def test_who_was_woken_lets_others_be_woken_again(ready: ReadyList[int]) -> None:
+def test_who_was_woken_lets_others_be_woken_again(ready: ReadyQueue[int]) -> None:
     def work() -> None:
         for number in range(3):
             ready.add(number)
-            wait_until(lambda number=number: len(ready._beds) == 2 - number)  # type: ignore[misc]
+            wait_until(lambda number=number: len(ready._sleepers) == 2 - number)  # type: ignore[misc]
 
     assert sleep_with(ready, 3, work) == [0, 1, 2]
 
 
-def test_closing_wakes_all_sleepers(ready: ReadyList[int]) -> None:
+def test_closing_wakes_all_sleepers(ready: ReadyQueue[int]) -> None:
     assert sleep_with(ready, 3, ready.close) == [None, None, None]
 
 
-def test_what_is_left_at_the_close_is_handed_out(ready: ReadyList[int]) -> None:
+def test_what_is_left_at_the_close_is_handed_out(ready: ReadyQueue[int]) -> None:
     ready.add(1)
 
     ready.close()
@@ -227,41 +229,41 @@ def test_what_is_left_at_the_close_is_handed_out(ready: ReadyList[int]) -> None:
     assert [ready.next(), ready.next(), ready.next()] == [1, None, None]
 
 
-def test_what_is_added_while_somebody_lies_down_is_seen(ready: ReadyList[int]) -> None:
+def test_what_is_added_while_somebody_lies_down_is_seen(ready: ReadyQueue[int]) -> None:
     class Beds(deque[Any]):
-        def append(self, bed: Any) -> None:
-            super().append(bed)
+        def append(self, sleeper: Any) -> None:
+            super().append(sleeper)
             ready._items.append(7)  # by one who looked for sleepers too early
 
-    ready._beds = Beds()
+    ready._sleepers = Beds()
 
     assert ready.next() == 7
 
 
-def test_a_close_while_somebody_lies_down_is_seen(ready: ReadyList[int]) -> None:
+def test_a_close_while_somebody_lies_down_is_seen(ready: ReadyQueue[int]) -> None:
     class Beds(deque[Any]):
-        def append(self, bed: Any) -> None:
-            super().append(bed)
+        def append(self, sleeper: Any) -> None:
+            super().append(sleeper)
             ready.closed = True
 
-    ready._beds = Beds()
+    ready._sleepers = Beds()
 
     assert ready.next() is None
 
 
-def test_a_sleeper_that_got_up_meanwhile_is_no_trouble(ready: ReadyList[int]) -> None:
+def test_a_sleeper_that_got_up_meanwhile_is_no_trouble(ready: ReadyQueue[int]) -> None:
     class Beds(deque[Any]):
         def __bool__(self) -> bool:
             return True  # there was one a moment ago
 
-    ready._beds = Beds()
+    ready._sleepers = Beds()
 
     ready.add(7)
 
     assert ready.next() == 7
 
 
-def test_racing_threads_hand_over_each_item_once(ready: ReadyList[int]) -> None:
+def test_racing_threads_hand_over_each_item_once(ready: ReadyQueue[int]) -> None:
     got: deque[int] = deque()
 
     def fetch() -> None:
@@ -284,14 +286,14 @@ def test_racing_threads_hand_over_each_item_once(ready: ReadyList[int]) -> None:
 
 
 def test_a_sleeper_that_finds_work_before_its_waker_is_done_can_be_woken_again(
-    ready: ReadyList[int],
+    ready: ReadyQueue[int],
 ) -> None:
     found, overtaken = threading.Event(), threading.Event()
     adder = threading.Thread(target=lambda: ready.add(7), daemon=True)
 
     class Beds(deque[Any]):
-        def append(self, bed: Any) -> None:
-            super().append(bed)
+        def append(self, sleeper: Any) -> None:
+            super().append(sleeper)
             if not found.is_set():  # we lie down: somebody adds, and begins to wake us
                 adder.start()
                 found.wait(LONG)
@@ -302,12 +304,12 @@ def test_a_sleeper_that_finds_work_before_its_waker_is_done_can_be_woken_again(
         def __getitem__(self, index: Any) -> Any:
             return self._dawdle(super().__getitem__(index))
 
-        def _dawdle(self, bed: Any) -> Any:
+        def _dawdle(self, sleeper: Any) -> Any:
             found.set()
             overtaken.wait(LONG)  # it is slow, and we see the item ourselves
-            return bed
+            return sleeper
 
-    ready._beds = Beds()
+    ready._sleepers = Beds()
     first = ready.next()
     overtaken.set()
     adder.join(LONG)
@@ -318,7 +320,7 @@ def test_a_sleeper_that_finds_work_before_its_waker_is_done_can_be_woken_again(
 
 @pytest.mark.parametrize("sleepers", [1, 2])
 def test_a_wake_up_that_a_signal_handler_ends_keeps_nobody_asleep_for_ever(
-    ready: ReadyList[int], monkeypatch: pytest.MonkeyPatch, sleepers: int
+    ready: ReadyQueue[int], monkeypatch: pytest.MonkeyPatch, sleepers: int
 ) -> None:
     class Bed:
         def __init__(self) -> None:
@@ -340,7 +342,7 @@ def test_a_wake_up_that_a_signal_handler_ends_keeps_nobody_asleep_for_ever(
     ]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(ready._beds) == sleepers)
+    wait_until(lambda: len(ready._sleepers) == sleepers)
 
     with pytest.raises(Interrupted):
         ready.add(1)
@@ -351,7 +353,7 @@ def test_a_wake_up_that_a_signal_handler_ends_keeps_nobody_asleep_for_ever(
 
 @pytest.mark.parametrize("timeouts", [[-1.0], [-1.0, 0.0, 1e-6, 1e-4, 0.01]])
 def test_no_wake_up_is_lost(  # noqa: C901 - one race
-    ready: ReadyList[int], timeouts: list[float]
+    ready: ReadyQueue[int], timeouts: list[float]
 ) -> None:
     adders, most = 3, 1500
     seen = [threading.Semaphore(0) for _ in range(adders)]
@@ -389,10 +391,12 @@ def test_no_wake_up_is_lost(  # noqa: C901 - one race
         run_threads(*(functools.partial(fetch, seed) for seed in range(3)), add_all)
 
     assert len(ready) == 0
-    assert not ready._beds
+    assert not ready._sleepers
 
 
-def test_one_sleeper_and_one_waker_never_miss_each_other(ready: ReadyList[int]) -> None:
+def test_one_sleeper_and_one_waker_never_miss_each_other(
+    ready: ReadyQueue[int],
+) -> None:
     back: deque[int | None] = deque()
 
     def dispatch() -> None:

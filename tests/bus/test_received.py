@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus.delivery import Delivery, Received, receive
+from django_gomq.bus.delivery import DeliveredMessage, Delivery, receive
 from django_gomq.bus.errors import DecodeError
 from django_gomq.bus.message import Message
 from tests.bus.waiting import run_threads
@@ -48,7 +48,7 @@ def test_it_knows_its_attempt() -> None:
 def test_a_message_that_is_its_own_delivery_is_received_at_the_first_attempt() -> None:
     message = Message[Any]("a.b", b"[1]")
 
-    found = Received[Any](message, {})  # type: ignore[arg-type]
+    found = DeliveredMessage[Any](message, {})  # type: ignore[arg-type]
 
     assert (found.attempt, found.data, found.id) == (1, [1], message.id)
 

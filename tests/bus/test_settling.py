@@ -52,7 +52,7 @@ PLANS = st.lists(
 )
 
 
-class Server:
+class ConsumerRunner:
     """A backend that answers as it is told, or is away."""
 
     def __init__(self, answers: dict[Delivery, Settled], is_away: bool = False) -> None:
@@ -128,25 +128,27 @@ def test_what_is_settled_counts_as_a_naive_book_says(
     ]
     made = in_work(subscription, [event for _, _, event in plan])
     answers = {one: answer for one, (_, answer, _) in zip(made, plan, strict=True)}
-    server: Any = Server(answers, is_away)
+    runner: Any = ConsumerRunner(answers, is_away)
     pairs = [(one, outcome) for one, (outcome, _, _) in zip(made, plan, strict=True)]
 
-    Settler(subscription, server).settle(results(pairs))
+    Settler(subscription, runner).settle(results(pairs))
 
-    book = Book(plan)
+    registry = Book(plan)
     counts, stats = subscription.counts, subscription.stats()
-    assert counts.processed == book.processed
-    assert counts.exceptions == book.exceptions
-    assert counts.dropped == book.dropped
-    assert counts.lost_leases == book.lost
-    assert counts.handed_back == book.handed_back
-    assert (counts.retries, counts.dead_lettered) == (book.retries, book.dead)
-    assert subscription.channel.held == book.kept
+    assert counts.processed == registry.processed
+    assert counts.exceptions == registry.exceptions
+    assert counts.dropped == registry.dropped
+    assert counts.lost_leases == registry.lost
+    assert counts.handed_back == registry.handed_back
+    assert (counts.retries, counts.dead_lettered) == (registry.retries, registry.dead)
+    assert subscription.channel.held == registry.kept
     assert (stats.in_flight, sum(stats.wait.counts)) == (0, len(plan))
-    assert stats.succeeded == book.succeeded
+    assert stats.succeeded == registry.succeeded
     told = ["retrying", "dead_lettered", "dropped"]
-    assert [len(hook.named(name)) for name in told] == book.told
-    assert server.told == ([] if is_away else [*book.acked(made), *book.rest(pairs)])
+    assert [len(hook.named(name)) for name in told] == registry.told
+    assert runner.told == (
+        [] if is_away else [*registry.acked(made), *registry.rest(pairs)]
+    )
 
 
 class Book:
@@ -212,9 +214,9 @@ def test_counts_come_before_the_room_is_given_back() -> None:
         release(count)
 
     subscription.channel.release = look  # type: ignore[method-assign]
-    server: Any = Server({one: Settled.DONE})
+    runner: Any = ConsumerRunner({one: Settled.DONE})
 
-    Settler(subscription, server).settle(results([(one, ACK)]))
+    Settler(subscription, runner).settle(results([(one, ACK)]))
 
     assert seen == [1]
 
@@ -224,9 +226,9 @@ def test_a_server_that_is_away_is_reported_and_costs_no_room(outcome: Outcome) -
     hook = Recorder()
     subscription = subscribe("a.b", hook=hook)
     (one,) = in_work(subscription, ["a.b"])
-    server: Any = Server({}, is_away=True)
+    runner: Any = ConsumerRunner({}, is_away=True)
 
-    Settler(subscription, server).settle(results([(one, outcome)]))
+    Settler(subscription, runner).settle(results([(one, outcome)]))
 
     ((part, error),) = hook.named("failed")
     assert (part, type(error)) == ("settle", ConnectionError)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from django_gomq.bus import timers as module
-from django_gomq.bus.timers import Shelf, Timers
+from django_gomq.bus.timers import DelayQueue, Timers
 
 
 class Clock(Timers):
@@ -42,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 def test_an_item_comes_back_when_it_is_due(clock: Clock) -> None:
     back: list[str] = []
-    shelf = Shelf(clock, back.append)
+    shelf = DelayQueue(clock, back.append)
     shelf.put("a", 5)
 
     clock.pass_seconds(4)
@@ -54,7 +54,7 @@ def test_an_item_comes_back_when_it_is_due(clock: Clock) -> None:
 
 def test_items_come_back_in_the_order_of_their_times(clock: Clock) -> None:
     back: list[str] = []
-    shelf = Shelf(clock, back.append)
+    shelf = DelayQueue(clock, back.append)
 
     for item, seconds in (("c", 3), ("a", 1), ("b", 2)):
         shelf.put(item, seconds)
@@ -65,7 +65,7 @@ def test_items_come_back_in_the_order_of_their_times(clock: Clock) -> None:
 
 def test_an_item_comes_back_once(clock: Clock) -> None:
     back: list[str] = []
-    Shelf(clock, back.append).put("a", 1)
+    DelayQueue(clock, back.append).put("a", 1)
     ((_, call),) = clock.calls
 
     call()
@@ -76,7 +76,7 @@ def test_an_item_comes_back_once(clock: Clock) -> None:
 
 def test_equal_items_are_two(clock: Clock) -> None:
     back: list[str] = []
-    shelf = Shelf(clock, back.append)
+    shelf = DelayQueue(clock, back.append)
     shelf.put("a", 1)
     shelf.put("a", 1)
 
@@ -87,7 +87,7 @@ def test_equal_items_are_two(clock: Clock) -> None:
 
 def test_what_was_taken_does_not_come_back(clock: Clock) -> None:
     back: list[str] = []
-    shelf = Shelf(clock, back.append)
+    shelf = DelayQueue(clock, back.append)
     shelf.put("a", 1)
     shelf.put("b", 2)
 
@@ -98,7 +98,7 @@ def test_what_was_taken_does_not_come_back(clock: Clock) -> None:
 
 
 def test_its_length_is_what_waits(clock: Clock) -> None:
-    shelf = Shelf[str](clock, lambda _: None)
+    shelf = DelayQueue[str](clock, lambda _: None)
     for seconds in (1, 2, 3):
         shelf.put("a", seconds)
 
@@ -113,7 +113,7 @@ def test_its_length_is_what_waits(clock: Clock) -> None:
 def test_it_says_how_many_are_due_after_a_time(
     clock: Clock, seconds: tuple[float, ...], count: int
 ) -> None:
-    shelf = Shelf[str](clock, lambda _: None)
+    shelf = DelayQueue[str](clock, lambda _: None)
     for due in (1, 2, 3):
         shelf.put("a", due)
 
@@ -127,7 +127,7 @@ def test_what_comes_back_may_be_put_again_at_once(clock: Clock) -> None:
         back.append(item)
         shelf.put(item, 1)
 
-    shelf: Shelf[Any] = Shelf(clock, give_back)
+    shelf: DelayQueue[Any] = DelayQueue(clock, give_back)
     shelf.put("a", 1)
     clock.pass_seconds(1)
     clock.pass_seconds(1)

@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_gomq.backends.memory import MemoryBackend
-from django_gomq.bus.backend import Surroundings
+from django_gomq.bus.backend import BackendContext
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.counts import ConsumerCounts, HistogramState
-from django_gomq.bus.delivery import Delivery, Reject, RetryLater, Run, Verdict
+from django_gomq.bus.delivery import Chunk, Delivery, Reject, RetryLater, Verdict
 from django_gomq.bus.hooks import Hook, Hooks
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.timers import Timers
-from django_gomq.bus.worker.environment import Host
+from django_gomq.bus.worker.environment import Environment
 from django_gomq.bus.worker.processor import Processor
-from django_gomq.bus.worker.runner import Server
+from django_gomq.bus.worker.runner import ConsumerRunner
 from tests.bus.observing import Watcher
 from tests.bus.waiting import wait_until, wait_until_settled
 
@@ -63,13 +63,13 @@ def serve(
     types: Sequence[str] = ("a.b",),
     hooks: Sequence[Hook] = (),
     **options: Any,
-) -> Server:
-    """Return a server of a consumer on memory, whose dispatcher does not run."""
+) -> ConsumerRunner:
+    """Return a runner of a consumer on memory, whose dispatcher does not run."""
     consumer = make_consumer(list(types), handler, name="c", options=options)
     told = Hooks(hooks)
     backend = MemoryBackend()
     backend.open(
-        Surroundings(
+        BackendContext(
             broker="default",
             hooks=told,
             timers=Timers(lambda error: None),
@@ -81,16 +81,20 @@ def serve(
     subscription = Subscription("default", consumer, hooks=told, counts=counts)
     backend.subscribe(subscription)
     processor = Processor(
-        consumer, broker="default", backend="memory", hooks=told, host=Host()
+        consumer,
+        broker="default",
+        backend="memory",
+        hooks=told,
+        environment=Environment(),
     )
-    return Server(subscription, backend, processor, threads=8)
+    return ConsumerRunner(subscription, backend, processor, threads=8)
 
 
-def work_off(server: Server) -> int:
+def work_off(runner: ConsumerRunner) -> int:
     """Serve slice after slice until nothing waits; return how many those were."""
     slices = 0
-    while batch := server.subscription.take(server.share()):
-        server.serve(batch)
+    while batch := runner.subscription.take(runner.share()):
+        runner.serve(batch)
         slices += 1
     return slices
 
@@ -160,7 +164,7 @@ class Books:
     st.booleans(),
 )
 @settings(deadline=None, max_examples=200)
-def test_slices_count_as_one_by_one(  # noqa: PLR0915 - one book
+def test_slices_count_as_one_by_one(  # noqa: PLR0915 - one registry
     plan: list[tuple[str, float, float, bool, int]],
     sizes: list[int],
     types: tuple[str, ...],
@@ -169,8 +173,8 @@ def test_slices_count_as_one_by_one(  # noqa: PLR0915 - one book
     with clocked() as clock:
         books = Books(clock)
         hooks: list[Hook] = [Watcher()] if is_watched else []
-        server = serve(books.handle, types, hooks, capacity=100)
-        subscription = server.subscription
+        runner = serve(books.handle, types, hooks, capacity=100)
+        subscription = runner.subscription
         expected: Counter[tuple[str, Verdict]] = Counter()
         waiting: list[float] = []
         items: list[Any] = []
@@ -193,10 +197,10 @@ def test_slices_count_as_one_by_one(  # noqa: PLR0915 - one book
             run = items[start : start + size]
             same = [one for one in run if one.message.type == run[0].message.type]
             run = run[: len(same)] if run[: len(same)] == same else run[:1]
-            subscription.offer(Run(run))
+            subscription.offer(Chunk(run))
             start, step = start + len(run), step + 1
 
-        work_off(server)
+        work_off(runner)
 
     counts, stats = subscription.counts, subscription.stats()
     assert books.handled == [one.message.id for one in items]
@@ -216,7 +220,7 @@ def test_slices_count_as_one_by_one(  # noqa: PLR0915 - one book
     ]
     agrees(stats.wait, waits)
     assert (subscription.channel.held, stats.in_flight, stats.depth) == (later, 0, 0)
-    assert (stats.unaccounted, subscription.hands) == (0, {})
+    assert (stats.unaccounted, subscription.unstarted) == (0, {})
 
 
 @pytest.mark.parametrize("fails", [{0}, {1}, {0, 2}, {0, 1, 2}, {1, 2, 3}])
@@ -228,16 +232,16 @@ def test_a_message_that_was_published_twice_is_two_deliveries(fails: set[int]) -
         if len(calls) - 1 in fails:
             raise ValueError
 
-    server = serve(handle)
+    runner = serve(handle)
     message: Any = Message("a.b")
-    server.subscription.offer(Run([message] * 4))
+    runner.subscription.offer(Chunk([message] * 4))
 
-    server.serve(server.subscription.take(4))
+    runner.serve(runner.subscription.take(4))
 
-    stats = server.subscription.stats()
+    stats = runner.subscription.stats()
     assert (stats.succeeded, stats.dead_lettered) == (4 - len(fails), len(fails))
     assert (stats.unaccounted, stats.depth) == (0, 0)
-    assert server.subscription.channel.held == 0
+    assert runner.subscription.channel.held == 0
 
 
 def test_a_message_that_was_published_twice_and_fails_once_is_settled_twice(
@@ -252,7 +256,9 @@ def test_a_message_that_was_published_twice_and_fails_once_is_settled_twice(
 
     broker.consume("a.b", handle, name="c")
     broker.pause("c")
-    broker._living().subscription("c").pace = 1e-9  # a slice takes all of them
+    broker._current_runtime().subscription(
+        "c"
+    ).mean_seconds = 1e-9  # a slice takes all of them
     message: Message[Any] = Message("a.b")
     for _ in range(6):
         broker.publish(message)
@@ -268,8 +274,10 @@ def test_a_message_that_was_published_twice_and_fails_once_is_settled_twice(
 # ------------------------------------------------------------- what is taken and left
 
 
-def deliveries(count: int) -> Run:
-    return Run(Delivery(Message("a.b", b"%d" % number), 0.0) for number in range(count))
+def deliveries(count: int) -> Chunk:
+    return Chunk(
+        Delivery(Message("a.b", b"%d" % number), 0.0) for number in range(count)
+    )
 
 
 @pytest.mark.parametrize("hooks", [[], [Watcher()]], ids=["plain", "watched"])
@@ -283,17 +291,17 @@ def test_what_is_not_started_in_time_is_the_next_of_another_slice(
             handled.append(message.data)
             clock.now += 1
 
-        server = serve(handle, hooks=hooks)
-        server.subscription.pace = 1e-9
-        server.subscription.offer(deliveries(5))
+        runner = serve(handle, hooks=hooks)
+        runner.subscription.mean_seconds = 1e-9
+        runner.subscription.offer(deliveries(5))
 
-        server.serve(server.subscription.take(5))
+        runner.serve(runner.subscription.take(5))
         once = list(handled)
-        slices = work_off(server)
+        slices = work_off(runner)
 
     assert once == [0]
     assert (handled, slices) == ([0, 1, 2, 3, 4], 4)
-    assert server.subscription.channel.held == 0
+    assert runner.subscription.channel.held == 0
 
 
 def test_a_thread_handles_what_it_took_while_another_one_takes_the_rest() -> None:
@@ -303,32 +311,36 @@ def test_a_thread_handles_what_it_took_while_another_one_takes_the_rest() -> Non
     def handle(message: Message[Any]) -> None:
         handled.append(message.data)
         if message.data == 1:
-            stolen.extend(server.subscription.take_all())
+            stolen.extend(runner.subscription.take_all())
 
-    server = serve(handle)
-    server.subscription.offer(deliveries(5))
+    runner = serve(handle)
+    runner.subscription.offer(deliveries(5))
 
-    server.serve(server.subscription.take(5))
+    runner.serve(runner.subscription.take(5))
 
     assert handled == [0, 1]
     assert [one.message.data for one in stolen] == [2, 3, 4]
-    stats = server.subscription.stats()
+    stats = runner.subscription.stats()
     assert (stats.succeeded, stats.in_flight) == (2, 0)
-    assert server.subscription.channel.held == 3  # in the hands of who took them
+    assert runner.subscription.channel.held == 3  # in the hands of who took them
 
 
 def test_a_slice_of_which_a_stop_took_all_settles_nothing() -> None:
-    server = serve(print)
-    server.subscription.offer(deliveries(2))
+    runner = serve(print)
+    runner.subscription.offer(deliveries(2))
 
     class Emptied(list[Delivery]):
         def __iter__(self) -> Iterator[Delivery]:
             return iter(())
 
-    server.serve(Emptied(server.subscription.take(2)))
+    runner.serve(Emptied(runner.subscription.take(2)))
 
-    stats = server.subscription.stats()
-    assert (stats.succeeded, stats.in_flight, server.subscription.pace) == (0, 0, 0)
+    stats = runner.subscription.stats()
+    assert (stats.succeeded, stats.in_flight, runner.subscription.mean_seconds) == (
+        0,
+        0,
+        0,
+    )
     assert sum(stats.duration.counts) == 0
 
 
@@ -339,30 +351,30 @@ def test_a_delivery_in_work_is_in_flight_and_the_rest_of_its_slice_waits(
     seen: list[tuple[int, int]] = []
 
     def handle(message: Message[Any]) -> None:
-        stats = server.subscription.stats()
+        stats = runner.subscription.stats()
         seen.append((stats.in_flight, stats.depth))
 
-    server = serve(handle, hooks=hooks)
-    server.subscription.offer(deliveries(3))
+    runner = serve(handle, hooks=hooks)
+    runner.subscription.offer(deliveries(3))
 
-    server.serve(server.subscription.take(3))
+    runner.serve(runner.subscription.take(3))
 
     assert [in_flight for in_flight, _ in seen] == [1, 1, 1]
     assert seen[0] == (1, 2)
-    assert server.subscription.stats().in_flight == 0
+    assert runner.subscription.stats().in_flight == 0
 
 
 def test_a_batch_is_in_flight_as_a_whole() -> None:
     seen: list[int] = []
-    server = serve(
-        lambda batch: seen.append(server.subscription.stats().in_flight), batch=3
+    runner = serve(
+        lambda batch: seen.append(runner.subscription.stats().in_flight), batch=3
     )
-    server.subscription.offer(deliveries(3))
+    runner.subscription.offer(deliveries(3))
 
-    server.serve(server.subscription.take(server.share()))
+    runner.serve(runner.subscription.take(runner.share()))
 
     assert seen == [3]
-    assert server.subscription.stats().in_flight == 0
+    assert runner.subscription.stats().in_flight == 0
 
 
 # ------------------------------------------------------------------- bugs elsewhere
@@ -386,23 +398,23 @@ def test_an_outcome_that_cannot_be_decided_loses_no_delivery(
             raise ValueError
 
     monkeypatch.setattr(Processor, "decide", fail_once)
-    server = serve(handle, hooks=hooks, retry=SOON)
-    server.subscription.offer(deliveries(3))
+    runner = serve(handle, hooks=hooks, retry=SOON)
+    runner.subscription.offer(deliveries(3))
 
     for _ in range(3):
-        serve_safely(server)
+        serve_safely(runner)
 
-    stats = server.subscription.stats()
+    stats = runner.subscription.stats()
     assert (stats.succeeded, stats.retries + stats.dead_lettered) == (2, 1)
     assert (stats.in_flight, stats.depth, stats.unaccounted) == (0, 0, 0)
 
 
-def serve_safely(server: Server) -> None:
+def serve_safely(runner: ConsumerRunner) -> None:
     """Serve what waits, as a thread of the worker does that outlives any bug."""
-    batch = server.subscription.take(3)
+    batch = runner.subscription.take(3)
     try:
         if batch:
-            server.serve(batch)
+            runner.serve(batch)
     except (RuntimeError, SystemExit):
         pass  # the worker reports it, and goes on
 
@@ -411,21 +423,21 @@ def serve_safely(server: Server) -> None:
 def test_a_host_that_fails_after_a_handler_loses_nothing(
     error: type[BaseException],
 ) -> None:
-    class Care:
-        is_due = True
+    class ThreadScope:
+        is_needed = True
 
         def before(self) -> None: ...
 
         def after(self) -> None:
             raise error("injected")
 
-    server = serve(lambda _: None)
-    server.processor._host.care = Care  # type: ignore[method-assign,assignment]
-    server.subscription.offer(deliveries(3))
+    runner = serve(lambda _: None)
+    runner.processor._environment.thread_scope = ThreadScope  # type: ignore[method-assign,assignment]
+    runner.subscription.offer(deliveries(3))
 
     for _ in range(3):
-        serve_safely(server)
+        serve_safely(runner)
 
-    stats = server.subscription.stats()
+    stats = runner.subscription.stats()
     assert stats.succeeded + stats.dead_lettered == 3
     assert (stats.in_flight, stats.depth, stats.unaccounted) == (0, 0, 0)

@@ -6,7 +6,7 @@ import pytest
 
 from django_gomq.bus import fork as threads
 from django_gomq.bus.fork import claim_thread, is_bus_thread
-from django_gomq.bus.interrupts import run_whole
+from django_gomq.bus.interrupts import run_shielded
 from tests.bus.waiting import run_threads
 
 
@@ -42,9 +42,9 @@ def test_where_the_interpreter_ends_the_main_thread_does_its_work_itself(
     monkeypatch.setattr(threads, "_end", threading.Event())
     ran_on: list[threading.Thread] = []
 
-    run_whole(lambda: ran_on.append(threading.current_thread()))
+    run_shielded(lambda: ran_on.append(threading.current_thread()))
     threads.start_no_more()
-    run_whole(lambda: ran_on.append(threading.current_thread()))
+    run_shielded(lambda: ran_on.append(threading.current_thread()))
 
     assert [one is threading.main_thread() for one in ran_on] == [False, True]
 
@@ -58,7 +58,7 @@ def test_where_no_thread_can_be_started_the_main_thread_does_its_work_itself(
     ran_on: list[threading.Thread] = []
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
-    run_whole(lambda: ran_on.append(threading.current_thread()))
+    run_shielded(lambda: ran_on.append(threading.current_thread()))
 
     assert ran_on == [threading.main_thread()]
 
@@ -68,4 +68,4 @@ def test_what_runs_whole_raises_where_it_is_waited_for() -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        run_whole(fail)
+        run_shielded(fail)

@@ -1,4 +1,4 @@
-"""The sums on a metrics page, by what they are of; it knows no server."""
+"""The sums on a metrics page, by what they are of."""
 
 from __future__ import annotations
 

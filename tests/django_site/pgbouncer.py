@@ -1,4 +1,4 @@
-"""A private PgBouncer in front of a PostgreSQL server for tests; it knows no Django."""
+"""A private PgBouncer in front of a PostgreSQL server for tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOW = "apt-get install pgbouncer, and as root have a user 'postgres'"
 
 CONFIGURATION = """\
 [databases]
-* = host={host} port={server} user={user}
+* = environment={host} port={server} user={user}
 
 [pgbouncer]
 listen_addr = 127.0.0.1
@@ -52,7 +52,7 @@ class Bouncer:
         """Write its configuration."""
         text = CONFIGURATION.format(
             folder=self._folder,
-            host=server["HOST"],
+            environment=server["HOST"],
             server=server["PORT"],
             user=server["USER"],
             port=self.port,

@@ -1,4 +1,4 @@
-"""A private PostgreSQL server for tests; it knows no Django."""
+"""A private PostgreSQL server for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waits for conditions, never for a time; it knows no broker."""
+"""Waits for conditions, never for a time."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from django_gomq.management.listing.emitters import Emitters, find_emitters
-from django_gomq.management.listing.overview import Emitter
+from django_gomq.management.listing.emitters import EmitCalls, find_emitters
+from django_gomq.management.listing.overview import EmitCall
 from tests.management.emitted import RecordSaved
 
 IMPORTS = """
@@ -24,7 +24,7 @@ OWN = "own.name"
 SAVED = RecordSaved.__event_type__
 
 
-def find_in(folder: Path, sources: Mapping[str, str]) -> Emitters:
+def find_in(folder: Path, sources: Mapping[str, str]) -> EmitCalls:
     files = {name: folder / f"{name}.py" for name in sources}
     for name, path in files.items():
         path.write_text(sources[name])
@@ -196,7 +196,7 @@ def test_an_emitter_says_where_it_is_and_what_is_written_there(tmp_path: Path) -
         tmp_path, {"shop.views": 'from django_gomq import emit\n\nemit(\n  f"a.{x}")'}
     )
 
-    assert found.by_event == {None: [Emitter("shop/views.py", 3, "emit", "f'a.{x}'")]}
+    assert found.by_event == {None: [EmitCall("shop/views.py", 3, "emit", "f'a.{x}'")]}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from django_gomq.management.listing.overview import (
     BrokerRow,
     ConsumerRow,
-    Emitter,
+    EmitCall,
     EventRow,
     Overview,
     WarningRow,
@@ -55,8 +55,8 @@ def shown(text: str) -> str:
     return html.unescape(re.sub(r"#(\d+);", r"&#\1;", text))
 
 
-def emitter(text: str = "x", file: str = "shop/views.py") -> Emitter:
-    return Emitter(file, 3, "emit", text)
+def emitter(text: str = "x", file: str = "shop/views.py") -> EmitCall:
+    return EmitCall(file, 3, "emit", text)
 
 
 def event(name: str, **more: Any) -> EventRow:

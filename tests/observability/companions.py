@@ -17,7 +17,7 @@ from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.worker.worker import Worker
 from django_gomq.observability.metrics.collector import BusCollector
-from django_gomq.observability.metrics.multiprocess.collector import Sharing
+from django_gomq.observability.metrics.multiprocess.collector import SharedMetrics
 
 from .live import do_nothing, publish, wait_handled, wait_quiet
 from .numbers import Page
@@ -32,7 +32,7 @@ class Companion:
         self.broker.consume("record.saved", do_nothing, name="counts")
         self.broker.consume("record.saved", do_nothing, name="paused")
         self.collector = BusCollector(lambda: [self.broker], lambda: self.worker)
-        self.sharing = Sharing(str(folder), self.collector)
+        self.sharing = SharedMetrics(str(folder), self.collector)
 
     def publish(self, count: int) -> None:
         """Publish, and wait until all is handled."""
@@ -56,7 +56,7 @@ class Companion:
         self.sharing.end()
 
 
-def page_of(sharing: Sharing) -> Page:
+def page_of(sharing: SharedMetrics) -> Page:
     registry = CollectorRegistry()
     registry.register(sharing)
     return Page(registry)

@@ -328,7 +328,7 @@ def test_the_dispatcher_counts_as_down_only_where_it_should_run(
     broker.start()
     assert Page(registry).sum("dispatcher_up") == 1
 
-    broker._life.backend._dispatcher.duty.is_up = False  # type: ignore[union-attr]
+    broker._runtime.backend._dispatcher.duty.is_up = False  # type: ignore[union-attr]
 
     assert Page(registry).sum("dispatcher_up") == 0
     broker.close(timeout=0)
@@ -362,7 +362,7 @@ def test_the_failures_of_observers_are_counted(
 ) -> None:
     broker = make_broker(hooks=[Broken()])
     worker_hooks = Hooks([Broken()])
-    worker_hooks.tell(lambda hook: hook.unconsumed("default", "a"))
+    worker_hooks.notify(lambda hook: hook.unconsumed("default", "a"))
     worker = Worker(hooks=worker_hooks)
     install(lambda: [broker], lambda: worker, registry=registry)
     for _ in range(2):

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from django_gomq.observability.metrics import install, render, uninstall
-from django_gomq.observability.metrics.multiprocess.files import Cells
+from django_gomq.observability.metrics.multiprocess.files import NumberFile
 from django_gomq.observability.metrics.multiprocess.slots import claim
 from django_gomq.observability.metrics.registration import end, flush
 
@@ -207,14 +207,14 @@ def test_a_forked_child_counts_from_zero_in_a_slot_of_its_own(
 def test_a_forked_child_does_not_count_what_its_parent_failed_at(
     tmp_path: Path, companion: Companion
 ) -> None:
-    companion.collector.failures.note("Sharing", "A test says so")
+    companion.collector.failures.note("SharedMetrics", "A test says so")
     companion.sharing.flush()
 
     with living(companion.sharing.flush):
         page = companion.page()
 
     assert page.sum("processes") == 2
-    assert page.sum("telemetry_errors_total", kind="Sharing") == 1
+    assert page.sum("telemetry_errors_total", kind="SharedMetrics") == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -374,7 +374,9 @@ def test_an_idle_process_writes_nothing(
     wait_until(lambda: not companion.worker.busy)
     companion.sharing.flush()
     written: list[float] = []
-    monkeypatch.setattr(Cells, "__setitem__", lambda *told: written.append(told[2]))
+    monkeypatch.setattr(
+        NumberFile, "__setitem__", lambda *told: written.append(told[2])
+    )
 
     companion.sharing.flush()
     idle = len(written)

@@ -18,7 +18,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from django_gomq.observability.metrics import check_directory
 from django_gomq.observability.metrics.multiprocess.files import (
-    Cells,
+    NumberFile,
     Torn,
     look,
     read_numbers,
@@ -26,7 +26,7 @@ from django_gomq.observability.metrics.multiprocess.files import (
 )
 from django_gomq.observability.metrics.multiprocess.reader import Merger
 from django_gomq.observability.metrics.multiprocess.slots import hold, remove_live
-from django_gomq.observability.metrics.multiprocess.writer import Ledger
+from django_gomq.observability.metrics.multiprocess.writer import SlotWriter
 
 from .companions import Companion, library_page, run_to_the_end
 
@@ -47,7 +47,7 @@ keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300)
 def test_the_client_library_reads_what_we_write(numbers: dict[str, float]) -> None:
     with TemporaryDirectory() as folder:
         path = str(Path(folder, "counter_gomq-0.db"))
-        with closing(Cells(path)) as cells:
+        with closing(NumberFile(path)) as cells:
             for key in numbers:
                 cells.append(key, 1.5, 7.0)
             for key, number in numbers.items():
@@ -55,7 +55,7 @@ def test_the_client_library_reads_what_we_write(numbers: dict[str, float]) -> No
 
         read = MmapedDict.read_all_values_from_file(path)
         theirs = {key: number for key, number, _, _ in read}
-        with closing(Cells(path)) as again:
+        with closing(NumberFile(path)) as again:
             ours = {key: again[place] for key, place in again.positions.items()}
 
     assert theirs == ours == numbers
@@ -90,7 +90,7 @@ class _Slot:
 
     def begin(self) -> None:
         remove_live(*self.place)
-        self.ledger = Ledger(*self.place)
+        self.writer = SlotWriter(*self.place)
         self.counts: Counter[str] = Counter()
         self.durations: list[float] = []
 
@@ -98,9 +98,9 @@ class _Slot:
         self.counts[event] += 1
         self.durations.append(duration)
         up_to = [sum(one <= float(bound) for one in self.durations) for bound in BOUNDS]
-        self.ledger.published.add_metric(["default", event], self.counts[event])
-        self.ledger.channel_depth.add_metric(["default", "one"], len(self.durations))
-        self.ledger.duration.add_metric(
+        self.writer.published.add_metric(["default", event], self.counts[event])
+        self.writer.channel_depth.add_metric(["default", "one"], len(self.durations))
+        self.writer.duration.add_metric(
             ["default", "one"],
             list(zip(BOUNDS, up_to, strict=True)),
             sum(self.durations),
@@ -119,7 +119,7 @@ def test_the_sum_of_the_parts_is_the_whole(
         slots = [_Slot(folder, number) for number in range(3)]
         for number, seen in happened:
             if seen is None:
-                slots[number].ledger.close()
+                slots[number].writer.close()
                 slots[number].begin()
             else:
                 slots[number].count(*seen)
@@ -130,7 +130,7 @@ def test_the_sum_of_the_parts_is_the_whole(
         library = library_page(Path(folder)).all
         alive = sum(len(one.durations) for one in slots)
         for one in slots:
-            one.ledger.close()
+            one.writer.close()
 
     samples = {
         (sample.name, *sample.labels.values()): sample.value
@@ -154,7 +154,7 @@ def test_the_sum_of_the_parts_is_the_whole(
 
 
 def test_series_of_another_version_are_left_out(tmp_path: Path) -> None:
-    with closing(Cells(str(tmp_path / "counter_gomq-0.db"))) as cells:
+    with closing(NumberFile(str(tmp_path / "counter_gomq-0.db"))) as cells:
         name = "gomq_messages_published"
         right = ["broker", "event"], ["default", "a.b"]
         for key in (
@@ -176,8 +176,8 @@ def test_the_latest_success_is_that_of_any_process_that_ever_was(
     tmp_path: Path,
 ) -> None:
     for seconds in (50.0, 100.0, 70.0):  # the clock was set back
-        with closing(Ledger(str(tmp_path), 0)) as ledger:
-            ledger.last_success.add_metric(["default", "one"], seconds)
+        with closing(SlotWriter(str(tmp_path), 0)) as writer:
+            writer.last_success.add_metric(["default", "one"], seconds)
 
     assert library_page(tmp_path).values("last_success_timestamp_seconds") == [100]
 
@@ -185,9 +185,9 @@ def test_the_latest_success_is_that_of_any_process_that_ever_was(
 def test_a_file_that_took_the_place_of_another_is_read_anew(tmp_path: Path) -> None:
     merger = Merger()
     for events in (["a", "b"], ["c", "d", "e"]):
-        with closing(Ledger(str(tmp_path), 0)) as ledger:
+        with closing(SlotWriter(str(tmp_path), 0)) as writer:
             for number, event in enumerate(events):
-                ledger.published.add_metric(["default", event], number + 1)
+                writer.published.add_metric(["default", event], number + 1)
         families = merger.merge(look(str(tmp_path)).ours, pytest.fail)
         for one in tmp_path.iterdir():
             one.unlink()
@@ -204,9 +204,9 @@ def test_buckets_of_before_and_after_a_change_of_settings_add_up(
     tmp_path: Path,
 ) -> None:
     for slot, bounds in enumerate((("1.0", "+Inf"), ("10.0", "0.5", "+Inf"))):
-        with closing(Ledger(str(tmp_path), slot)) as ledger:
+        with closing(SlotWriter(str(tmp_path), slot)) as writer:
             up_to = [(bound, index + 1) for index, bound in enumerate(bounds)]
-            ledger.wait.add_metric(["default", "one"], up_to, 1.0)
+            writer.wait.add_metric(["default", "one"], up_to, 1.0)
 
     families = Merger().merge(look(str(tmp_path)).ours, pytest.fail)
 
@@ -219,7 +219,7 @@ def test_buckets_of_before_and_after_a_change_of_settings_add_up(
 
 def test_room_in_a_file_is_on_the_disk_before_it_is_written_to(tmp_path: Path) -> None:
     path = tmp_path / "counter_gomq-0.db"
-    with closing(Cells(str(path))) as cells:
+    with closing(NumberFile(str(path))) as cells:
         for number in range(1000):
             cells.append(f"{number}" * 40, 1.0, 1.0)
 
@@ -252,7 +252,7 @@ def test_a_torn_file_costs_its_own_numbers_alone_and_is_told(
         page, again = companion.page(), companion.page()
 
     assert page.sum("messages_published_total") == 2
-    assert again.sum("telemetry_errors_total", kind="Sharing") == 1
+    assert again.sum("telemetry_errors_total", kind="SharedMetrics") == 1
     [record] = caplog.records
     assert str(torn) in record.getMessage()
 
@@ -280,11 +280,11 @@ def test_scrapes_while_processes_come_and_go_never_fail(
             slot = hold(str(tmp_path), 5)
             if slot is None:
                 continue  # somebody looks whether we live
-            ledger = Ledger(str(tmp_path), 5)
+            writer = SlotWriter(str(tmp_path), 5)
             for number in range(300):
-                ledger.published.add_metric(["default", f"e{number}"], number)
-                ledger.channel_depth.add_metric(["default", f"c{number}"], number)
-            ledger.close()
+                writer.published.add_metric(["default", f"e{number}"], number)
+                writer.channel_depth.add_metric(["default", f"c{number}"], number)
+            writer.close()
             for one in tmp_path.glob("*_gomq-5.db"):
                 one.unlink()
             slot.release()
@@ -314,8 +314,8 @@ def test_without_the_directory_a_page_shows_its_process_alone(
         first, second = alone.page(), alone.page()
 
     assert first.sum("messages_published_total") == 3
-    assert first.sum("telemetry_errors_total", kind="Sharing") == 2
-    assert second.sum("telemetry_errors_total", kind="Sharing") == 3
+    assert first.sum("telemetry_errors_total", kind="SharedMetrics") == 2
+    assert second.sum("telemetry_errors_total", kind="SharedMetrics") == 3
     [record] = caplog.records
     assert "PROMETHEUS_MULTIPROC_DIR" in record.getMessage()
 
@@ -339,14 +339,14 @@ def test_a_full_disk_ends_no_process_and_is_counted(tmp_path: Path) -> None:
 
 def test_a_file_that_says_more_than_it_has_is_torn(tmp_path: Path) -> None:
     path = tmp_path / "counter_gomq-0.db"
-    with closing(Cells(str(path))) as cells:
+    with closing(NumberFile(str(path))) as cells:
         cells.append("key", 1.0, 1.0)
     path.write_bytes(path.read_bytes()[:20])
 
     with pytest.raises(Torn):
         read_used(str(path))
     with pytest.raises(Torn):
-        Cells(str(path))
+        NumberFile(str(path))
 
 
 def test_a_directory_that_will_do_has_no_problem(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.hooks import CARRIED
+from django_gomq.bus.hooks import PROPAGATED
 from django_gomq.bus.message import Message
 from django_gomq.observability.tracing.headers import CarriedHeaders
 
@@ -139,7 +139,7 @@ def test_what_waited_for_its_commit_carries_the_trace_of_its_emit(
 
     found = span.get_span_context()
     assert seen == [(found.trace_id, found.span_id)] * 3
-    assert parents is CARRIED
+    assert parents is PROPAGATED
 
 
 def test_a_commit_may_hold_messages_that_are_carried_and_such_that_are_kept(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-Rung = Literal["lifespan", "sigterm", "celery", "threading", "atexit"]
+Trigger = Literal["lifespan", "sigterm", "celery", "threading", "atexit"]
 
 BINARIES: Final = Path(sys.executable).parent
 
@@ -24,8 +24,8 @@ class Configuration:
     """A module, or uwsgi, and its options; {port} is a free one, {prefix} the venv."""
     needs: str
     """The module without which this row cannot run, or uwsgi."""
-    rung: Rung | None
-    """Which rung of the ladder drains; None: none can."""
+    trigger: Trigger | None
+    """Which trigger of the coordinator drains; None: none can."""
     why_lost: str = ""
     workers: int = 1
     """How many processes answer."""

@@ -1,11 +1,11 @@
-"""Every server and way to run it that is tried, and which rung of the ladder drains."""
+"""Every server and way to run it that is tried, and which trigger drains it."""
 
 from __future__ import annotations
 
 import shlex
 from typing import Final
 
-from tests.servers.configuration import Configuration, Rung
+from tests.servers.configuration import Configuration, Trigger
 
 _WSGI: Final = "tests.servers.ward.wsgi:application"
 _ASGI: Final = "tests.servers.ward.asgi:application"
@@ -26,7 +26,7 @@ def gunicorn(
     *,
     workers: int = 1,
     application: str = _WSGI,
-    rung: Rung = "threading",
+    trigger: Trigger = "threading",
     is_representative: bool = False,
 ) -> Configuration:
     """Return gunicorn with these options."""
@@ -38,7 +38,7 @@ def gunicorn(
         command=(*command, *options.split()),
         needs="uvicorn_worker" if _UVICORN in options else "gunicorn",
         workers=workers,
-        rung=rung,
+        trigger=trigger,
         is_representative=is_representative,
     )
 
@@ -48,7 +48,7 @@ def uvicorn(
     *,
     workers: int = 1,
     application: str = _LIFESPAN,
-    rung: Rung | None = "lifespan",
+    trigger: Trigger | None = "lifespan",
     why_lost: str = "",
     is_representative: bool = False,
 ) -> Configuration:
@@ -60,14 +60,14 @@ def uvicorn(
         command=("uvicorn", application, "--port", "0", *options.split()),
         needs="uvicorn",
         workers=workers,
-        rung=rung,
+        trigger=trigger,
         why_lost=why_lost,
         is_representative=is_representative,
     )
 
 
 def _granian(
-    options: str, application: str, rung: Rung, *, workers: int = 1
+    options: str, application: str, trigger: Trigger, *, workers: int = 1
 ) -> Configuration:
     return Configuration(
         name=_name("granian", options, application),
@@ -75,16 +75,16 @@ def _granian(
         port="chosen",
         needs="granian",
         workers=workers,
-        rung=rung,
+        trigger=trigger,
     )
 
 
-def _hypercorn(application: str, rung: Rung) -> Configuration:
+def _hypercorn(application: str, trigger: Trigger) -> Configuration:
     return Configuration(
         name=_name("hypercorn", "", application),
         command=("hypercorn", application, "--bind", "127.0.0.1:0"),
         needs="hypercorn",
-        rung=rung,
+        trigger=trigger,
     )
 
 
@@ -105,7 +105,7 @@ def uwsgi(
         command=("uwsgi", "--http-socket", "127.0.0.1:0", *site, *shlex.split(options)),
         needs="uwsgi",
         workers=workers,
-        rung="threading",
+        trigger="threading",
         cuts_requests_short=_DIE in options,
         environ={"WARD_SLOW_SECONDS": str(slow_seconds)},
         is_representative=is_representative,
@@ -113,7 +113,11 @@ def uwsgi(
 
 
 def _runserver(
-    options: str, rung: Rung | None, why_lost: str = "", *, is_representative: bool
+    options: str,
+    trigger: Trigger | None,
+    why_lost: str = "",
+    *,
+    is_representative: bool,
 ) -> Configuration:
     command = ("tests.servers.ward.manage", "runserver", "127.0.0.1:{port}")
     return Configuration(
@@ -121,7 +125,7 @@ def _runserver(
         command=(*command, *options.split()),
         port="chosen",
         needs="django",
-        rung=rung,
+        trigger=trigger,
         why_lost=why_lost,
         drains_briefly=True,
         is_representative=is_representative,
@@ -139,7 +143,7 @@ def celery(
         command=("celery", *application, "worker", "-l", "INFO", *options.split()),
         needs="celery",
         workers=workers,
-        rung="celery",
+        trigger="celery",
         speaks="celery",
         # Its children hear of the end after seconds; a backlog has to be left then.
         environ={"WARD_SLOW_SECONDS": "0.25"},
@@ -163,19 +167,19 @@ MATRIX: Final = (
     gunicorn(f"{_THREADS} --preload"),
     gunicorn(_THREADS, workers=3),
     gunicorn(f"{_THREADS} --preload", workers=3, is_representative=True),
-    gunicorn(_UVICORN, workers=2, application=_ASGI, rung="sigterm"),
-    gunicorn(_UVICORN, application=_LIFESPAN, rung="lifespan"),
-    gunicorn(_UVICORN, workers=3, application=_LIFESPAN, rung="lifespan"),
+    gunicorn(_UVICORN, workers=2, application=_ASGI, trigger="sigterm"),
+    gunicorn(_UVICORN, application=_LIFESPAN, trigger="lifespan"),
+    gunicorn(_UVICORN, workers=3, application=_LIFESPAN, trigger="lifespan"),
     gunicorn(
-        f"{_UVICORN} --preload", workers=3, application=_LIFESPAN, rung="lifespan"
+        f"{_UVICORN} --preload", workers=3, application=_LIFESPAN, trigger="lifespan"
     ),
     uvicorn(is_representative=True),
     uvicorn(workers=2),
-    uvicorn(application=_ASGI, rung="sigterm"),
+    uvicorn(application=_ASGI, trigger="sigterm"),
     uvicorn(
         workers=2,
         application=_ASGI,
-        rung=None,
+        trigger=None,
         why_lost="its workers put SIGTERM back to what kills, and raise it again: "
         "wrap the application in Lifespan",
     ),
@@ -190,7 +194,7 @@ MATRIX: Final = (
         name="daphne",
         command=("daphne", _ASGI, "--bind", "127.0.0.1", "--port", "0"),
         needs="daphne",
-        rung="threading",
+        trigger="threading",
     ),
     uwsgi(),
     uwsgi(f"{_DIE} --enable-threads", workers=2),
@@ -206,7 +210,7 @@ MATRIX: Final = (
 RECYCLED: Final = (
     gunicorn("--max-requests 4"),
     gunicorn(f"{_THREADS} --max-requests 4"),
-    gunicorn(f"{_UVICORN} --max-requests 4", application=_LIFESPAN, rung="lifespan"),
+    gunicorn(f"{_UVICORN} --max-requests 4", application=_LIFESPAN, trigger="lifespan"),
     uvicorn("--limit-max-requests 4", workers=2),
     # It keeps a worker for ten seconds unless told otherwise.
     uwsgi(f"{_DIE} --max-requests 4 --min-worker-lifetime 1", slow_seconds=0.2),
@@ -217,7 +221,7 @@ RECYCLED: Final = (
 FORKED: Final = (
     gunicorn("--preload", workers=3),
     gunicorn(f"{_THREADS} --preload"),
-    gunicorn(f"{_UVICORN} --preload", application=_ASGI, rung="sigterm"),
+    gunicorn(f"{_UVICORN} --preload", application=_ASGI, trigger="sigterm"),
     uwsgi(f"{_DIE} --enable-threads --py-call-uwsgi-fork-hooks", workers=2),
 )
 """Servers that load the site and fork after that."""
@@ -225,9 +229,9 @@ FORKED: Final = (
 FINISHING: Final = (
     gunicorn(),
     gunicorn(_THREADS),
-    gunicorn(_UVICORN, application=_LIFESPAN, rung="lifespan"),
+    gunicorn(_UVICORN, application=_LIFESPAN, trigger="lifespan"),
     uvicorn(),
-    uvicorn(application=_ASGI, rung="sigterm"),
+    uvicorn(application=_ASGI, trigger="sigterm"),
     _granian("--interface wsgi", _WSGI, "threading"),
     _granian("--interface asgi", _LIFESPAN, "lifespan"),
     _hypercorn(_LIFESPAN, "lifespan"),

@@ -37,7 +37,7 @@ class Drain:
     """One line about a drain."""
 
     pid: int
-    rung: str
+    trigger: str
     seconds: float
     left: int
 
@@ -134,8 +134,8 @@ def drains_in(log: str) -> list[Drain]:
     """Return what a log tells of drains."""
     found = _DRAIN_LINE.findall(log)
     return [
-        Drain(int(pid), rung, float(seconds), int(left))
-        for pid, rung, seconds, left in found
+        Drain(int(pid), trigger, float(seconds), int(left))
+        for pid, trigger, seconds, left in found
     ]
 
 

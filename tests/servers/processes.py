@@ -1,4 +1,4 @@
-"""Processes of this machine, as /proc tells; it knows no server."""
+"""Processes of this machine, as /proc tells."""
 
 from __future__ import annotations
 

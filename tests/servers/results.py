@@ -32,7 +32,7 @@ class Result:
 
 def summarize(row: Configuration, seen: Observation) -> Result:
     """Return the line of the table for what was observed."""
-    rungs = {one.rung for one in drains_in(seen.slow.ending.log)}
+    rungs = {one.trigger for one in drains_in(seen.slow.ending.log)}
     stuck = drains_in(seen.stuck.log)
     is_alone = set(seen.slow.after) == {seen.slow.pid}
     return Result(

@@ -54,7 +54,7 @@ def keep(name: str, consumers: str, queued: str, command: Command) -> None:
         name=f"manage.py {name}",
         consumers=consumers,
         queued=queued,
-        drained_by=" ".join(one.rung for one in drains_in(command.log)),
+        drained_by=" ".join(one.trigger for one in drains_in(command.log)),
         status=command.status,
         seconds=round(command.seconds, 1),
     )
@@ -74,7 +74,7 @@ def test_a_shell_handles_what_it_emitted_before_it_ends(tmp_path: Path) -> None:
     command = run_both(tmp_path, *SHELL)
 
     (drain,) = drains_in(command.log)
-    assert (drain.rung, drain.left, command.handled) == ("threading", 0, QUEUED)
+    assert (drain.trigger, drain.left, command.handled) == ("threading", 0, QUEUED)
     keep("shell -c", "its process", f"{QUEUED} of {QUEUED} handled", command)
 
 

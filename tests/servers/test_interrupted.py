@@ -90,7 +90,7 @@ def test_a_request_that_gunicorn_aborts_loses_nothing_of_what_it_emitted(
     check_books(notes, storms=1)
     assert len(numbers_of(notes, "slow")) == LAST_ROUNDS
     (drain,) = [one for one in drains_in(log) if one.pid == worker]
-    assert (drain.rung, drain.left) == (row.rung, 0)
+    assert (drain.trigger, drain.left) == (row.trigger, 0)
     assert drain.seconds > 0.1
     assert "SIGKILL" not in log
 
@@ -138,6 +138,6 @@ def test_tasks_that_celery_ends_by_a_time_limit_lose_no_event_and_no_room(
 
     assert after["emitted"] == before["emitted"] + 1
     check_books(notes, storms=SIGNALS + LIMITS, also=[after["emitted"]])
-    assert [(one.pid, one.rung, one.left) for one in drains_in(log)] == [
-        (child, row.rung, 0)
+    assert [(one.pid, one.trigger, one.left) for one in drains_in(log)] == [
+        (child, row.trigger, 0)
     ]

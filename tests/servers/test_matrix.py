@@ -69,7 +69,7 @@ def test_what_is_queued_when_the_signal_comes_is_handled_in_order(
     handled = handled_by(seen.slow.ending, pid)
 
     assert emitted >= QUEUED
-    if row.rung is None:
+    if row.trigger is None:
         assert len(handled) < emitted
     else:
         assert handled == list(range(1, emitted + 1))
@@ -80,11 +80,11 @@ def test_each_worker_tells_once_which_rung_drained(
 ) -> None:
     drains = drains_in(seen.slow.ending.log)
 
-    if row.rung is None:
+    if row.trigger is None:
         assert drains == []
         return
     assert Counter(one.pid for one in drains) == Counter(seen.slow.after.keys())
-    assert {(one.rung, one.left) for one in drains} == {(row.rung, 0)}
+    assert {(one.trigger, one.left) for one in drains} == {(row.trigger, 0)}
     # Something was left to do: it was not the server that waited for the handlers.
     assert max(one.seconds for one in drains) > 0.1
 
@@ -94,13 +94,13 @@ def test_a_stuck_handler_is_left_behind_and_counted_in_one_warning(
 ) -> None:
     warnings = warnings_in(seen.stuck.log)
 
-    if row.rung is None:
+    if row.trigger is None:
         assert warnings == []
         return
     (warning,) = warnings
     assert f"left {STUCK - 1} undelivered, 1 in work: ward.round.stuck" in warning
-    assert [(one.rung, one.left) for one in drains_in(seen.stuck.log)] == [
-        (row.rung, STUCK)
+    assert [(one.trigger, one.left) for one in drains_in(seen.stuck.log)] == [
+        (row.trigger, STUCK)
     ]
 
 

@@ -31,7 +31,7 @@ def test_a_recycled_worker_drains_what_its_requests_emitted(
     assert handled_by(ending, emitter["pid"]) == list(range(1, QUEUED + 1))
     assert answer["pid"] != emitter["pid"]
     (drain,) = [one for one in drains_in(ending.log) if one.pid == emitter["pid"]]
-    assert (drain.rung, drain.left) == (row.rung, 0)
+    assert (drain.trigger, drain.left) == (row.trigger, 0)
     assert drain.seconds > 0.1
     assert "Traceback" not in ending.log
 

@@ -51,4 +51,4 @@ def test_a_developers_server_drains_when_a_file_changes_and_goes_on_with_the_new
 
     assert len(handled) == QUEUED
     (drain,) = [one for one in drains_in(log) if one.pid == before]
-    assert (drain.rung, drain.left) == ("threading", 0)
+    assert (drain.trigger, drain.left) == ("threading", 0)

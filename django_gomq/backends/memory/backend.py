@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from django_gomq.bus.backend import (
     Backend,
+    BackendContext,
     Capabilities,
     DeadLetter,
     Settled,
-    Surroundings,
 )
 from django_gomq.bus.channels.permits import check_capacity
 from django_gomq.bus.channels.subscription import Subscription
@@ -28,11 +28,11 @@ from django_gomq.bus.delivery import (
 from django_gomq.bus.errors import ConfigurationError, PublishError
 from django_gomq.bus.message import Message
 from django_gomq.bus.stats import QueueStats
-from django_gomq.bus.timers import Deadline, Shelf
+from django_gomq.bus.timers import Deadline, DelayQueue
 
 from .dispatcher import Dispatcher
-from .publisher import Intake
-from .queues import QueueBook
+from .publisher import MemoryPublisher
+from .queues import QueueRegistry
 
 
 class MemoryBackend(Backend):
@@ -62,43 +62,45 @@ class MemoryBackend(Backend):
         self._capacity = capacity
         self._max_delay = max_delay
         self._dead_letters: deque[DeadLetter] = deque(maxlen=int(dead_letters))
-        self._retries: dict[Subscription, Shelf[Delivery]] = {}
+        self._retries: dict[Subscription, DelayQueue[Delivery]] = {}
         self._has_ended = False
 
-    def open(self, surroundings: Surroundings) -> None:
-        """Make the queues' book and the dispatcher, which does not run yet."""
-        self._hooks = surroundings.hooks
-        self._timers = surroundings.timers
-        self._book = QueueBook(surroundings.broker, self._capacity)
-        self._dispatcher = Dispatcher(self._book, self._report, surroundings.run_soon)
-        self._intake = Intake(
-            self._book, self._dispatcher, surroundings, self._max_delay
+    def open(self, context: BackendContext) -> None:
+        """Make the queues' registry and the dispatcher, which does not run yet."""
+        self._hooks = context.hooks
+        self._timers = context.timers
+        self._queues = QueueRegistry(context.broker, self._capacity)
+        self._dispatcher = Dispatcher(self._queues, self._report, context.run_soon)
+        self._publisher = MemoryPublisher(
+            self._queues, self._dispatcher, context, self._max_delay
         )
         if type(self).publish is MemoryBackend.publish:
             # One call less for every publish: 40 ns of 400.
-            self.publish = self._intake.publish  # type: ignore[method-assign]
+            self.publish = self._publisher.publish  # type: ignore[method-assign]
 
     def _report(self, error: BaseException) -> None:
-        self._hooks.tell(lambda hook: hook.failed("dispatcher", error))
+        self._hooks.notify(lambda hook: hook.failed("dispatcher", error))
 
     def subscribe(self, subscription: Subscription) -> None:
         """Send this subscription what it subscribes to, from now on."""
-        retries: Shelf[Delivery] = Shelf(self._timers, subscription.come_again)
+        retries: DelayQueue[Delivery] = DelayQueue(
+            self._timers, subscription.come_again
+        )
         self._retries = {**self._retries, subscription: retries}
         subscription.scheduled = retries.due_after
-        self._book.subscribe(subscription)
+        self._queues.subscribe(subscription)
 
     def start_reading(self) -> None:
         """Start the dispatcher thread."""
         self._timers.every_second(self._dispatcher.look_everywhere)
-        self._dispatcher.duty.start()
+        self._dispatcher.loop.start()
 
     def check(self, message: Message[Any]) -> None:
-        self._intake.check(message)
+        self._publisher.check(message)
 
     def publish(self, message: Message[Any], timeout: float | None) -> None:
         """Put one message on its type's queue: one put, whatever the consumers."""
-        self._intake.publish(message, timeout)
+        self._publisher.publish(message, timeout)
 
     def publish_many(
         self, messages: Sequence[Message[Any]], timeout: float | None
@@ -119,9 +121,9 @@ class MemoryBackend(Backend):
         for equals in _runs_of_equals(messages):
             done = 0
             while done < len(equals):
-                done += self._intake.put_run(equals, done, answers)
+                done += self._publisher.put_chunk(equals, done, answers)
                 if done < len(equals):
-                    self._intake.put_one(equals[done], deadline.left(), answers)
+                    self._publisher.put_one(equals[done], deadline.left(), answers)
                     done += 1
 
     def settle(
@@ -188,18 +190,18 @@ class MemoryBackend(Backend):
 
     def stop_publishing(self) -> None:
         """Refuse what comes now; what is queued still goes to its consumers."""
-        self._intake.close()
+        self._publisher.close()
 
     def stop_reading(self) -> None:
         """End the dispatcher."""
         self._timers.cancel(self._dispatcher.look_everywhere)
-        self._dispatcher.duty.stop()
+        self._dispatcher.loop.stop()
 
     def close(self) -> None:
         """Drop, for each consumer that misses it, what is queued or scheduled."""
         self._has_ended = True
         self._dispatcher.abandon(DropReason.SHUTDOWN)
-        self._intake.drop_all(DropReason.SHUTDOWN)
+        self._publisher.drop_all(DropReason.SHUTDOWN)
         self._drop_retries()
 
     def _drop_retries(self) -> None:
@@ -209,11 +211,11 @@ class MemoryBackend(Backend):
     @property
     def is_reading(self) -> bool:
         """Whether the dispatcher runs."""
-        return self._dispatcher.duty.is_up
+        return self._dispatcher.loop.is_up
 
     def pending(self, before: float) -> int:
         """Return how many messages would still be dispatched within that time."""
-        return self._intake.pending(before)
+        return self._publisher.pending(before)
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the dead letters that are kept, oldest first."""
@@ -221,7 +223,7 @@ class MemoryBackend(Backend):
 
     def queue_stats(self) -> dict[str, QueueStats]:
         """Return the numbers of every queue there is."""
-        return self._book.stats()
+        return self._queues.stats()
 
 
 def _runs_of_equals(

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from itertools import islice, repeat
 from typing import Final, Generic, TypeVar
 
-from django_gomq.bus.channels.permits import Permits
+from django_gomq.bus.channels.permits import PermitPool
 from django_gomq.bus.message import DEFAULT_PRIORITY, PRIORITIES
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ LONG_PATIENCE: Final = 30.0
 NEVER: Final = object()  # equal to no item, so that iter() ends by IndexError alone
 
 
-class LockFreeBuffer(Permits, Generic[T]):
+class PublishBuffer(PermitPool, Generic[T]):
     """Many threads put, one takes; a taken item holds its permit until released.
 
     ``put`` never blocks. Items leave by ``take``: higher priorities first, then in the

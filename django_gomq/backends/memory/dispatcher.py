@@ -12,24 +12,24 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.counts import OTHER
-from django_gomq.bus.delivery import Delivery, DropReason, Run
+from django_gomq.bus.delivery import Chunk, Delivery, DropReason
 from django_gomq.bus.fork import claim_thread
 from django_gomq.bus.message import Message
-from django_gomq.bus.worker.ready_queue import ReadyList
+from django_gomq.bus.worker.ready_queue import ReadyQueue
 
-from .queues import Audience, QueueBook, TypeQueue
+from .queues import EventQueue, QueueRegistry, Recipients
 
 T = TypeVar("T")
 
 MAX_BACKOFF: Final = 5.0  # seconds
 STOP_SECONDS: Final = 1.0
-MOST_AS_STAND_IN: Final = 8  # items; what they lead to waits for the same thread
+MAX_INLINE: Final = 8  # items; what they lead to waits for the same thread
 
 RunSoon = Callable[[Callable[[], object]], bool]
 """Has an idle handler thread run something short; returns whether there is one."""
 
 
-class Duty(Generic[T]):
+class DispatchLoop(Generic[T]):
     """Has items worked on, one after the other, on threads of the bus.
 
     A thread of its own does what comes in a flood, and is restarted with a pause
@@ -53,13 +53,15 @@ class Duty(Generic[T]):
         self._on_error = on_error
         self._run_soon = run_soon
         self._thread = Thread(target=self._run, name=name, daemon=True)
-        self._items: ReadyList[T] = ReadyList()
+        self._items: ReadyQueue[T] = ReadyQueue()
         self._working = RLock()  # what we work on may stop us
-        self._stand_in_once = self._stand_in  # one object, which may be taken back
+        self._dispatch_inline_once = (
+            self._dispatch_inline
+        )  # one object, which may be taken back
         self._is_expected = False
-        """Whether a stand-in was called, or is at work: it looks again at the end."""
+        """Whether an idle thread was called, or is at work: it looks once more."""
         self._death: BaseException | None = None
-        """Of a stand-in; our own thread dies of it in its place."""
+        """Of another thread that dispatched; our own thread dies of it in its place."""
         self._failures = 0
         self.is_up = False
         """Whether what is added will be worked on soon."""
@@ -75,7 +77,7 @@ class Duty(Generic[T]):
         self._items.close()
         if self._thread.is_alive() and self._thread is not current_thread():
             self._thread.join(STOP_SECONDS)
-        if self._working.acquire(timeout=STOP_SECONDS):  # a stand-in may be at work
+        if self._working.acquire(timeout=STOP_SECONDS):  # another thread may be at work
             self._working.release()
 
     def add(self, item: T) -> None:
@@ -84,7 +86,7 @@ class Duty(Generic[T]):
         if not self._items.add_quietly(item) or self._is_expected:
             return
         self._is_expected = True
-        if not self._run_soon(self._stand_in_once):
+        if not self._run_soon(self._dispatch_inline_once):
             self._is_expected = False
             self._items.wake()
 
@@ -134,8 +136,8 @@ class Duty(Generic[T]):
             self._death = None
             raise death
 
-    def _stand_in(self) -> None:
-        for _ in range(MOST_AS_STAND_IN):
+    def _dispatch_inline(self) -> None:
+        for _ in range(MAX_INLINE):
             # In this order: what is added from here on calls somebody, and what was
             # added before is seen.
             self._is_expected = False
@@ -164,17 +166,17 @@ class Dispatcher:
 
     def __init__(
         self,
-        book: QueueBook,
+        registry: QueueRegistry,
         on_error: Callable[[BaseException], None],
         run_soon: RunSoon = lambda _: False,
     ) -> None:
-        self._book = book
+        self._queues = registry
         self._lock = RLock()  # a signal handler may publish in the midst of a publish
-        self._handing: list[tuple[Subscription, Run, bool]] = []
-        self._under_way: tuple[TypeQueue, int] | None = None
+        self._handing: list[tuple[Subscription, Chunk, bool]] = []
+        self._under_way: tuple[EventQueue, int] | None = None
         self.errands: Final[deque[Callable[[], object]]] = deque()
         """For a thread where no signal handler raises; before it looks at queues."""
-        self.duty: Final[Duty[TypeQueue]] = Duty(
+        self.loop: Final[DispatchLoop[EventQueue]] = DispatchLoop(
             "gomq-memory-dispatcher",
             self._dispatch,
             on_error=on_error,
@@ -182,7 +184,7 @@ class Dispatcher:
         )
         """Who dispatches, and whether somebody does."""
 
-    def schedule(self, queue: TypeQueue) -> None:
+    def schedule(self, queue: EventQueue) -> None:
         """Have the dispatcher look into this queue.
 
         Called after each put that finds it unscheduled, from any thread; takes a lock
@@ -193,7 +195,7 @@ class Dispatcher:
                 return
             # The list first: an exception of a signal handler between the two steps
             # leaves a second entry, which is harmless, and never none.
-            self.duty.add(queue)
+            self.loop.add(queue)
             queue.scheduled = True
 
     def run_errands(self) -> None:
@@ -203,26 +205,26 @@ class Dispatcher:
 
     def look_everywhere(self) -> None:
         """Mend what a publisher left half done when a signal handler raised in it."""
-        self.duty.call_again()
-        for queue in self._book.all():
+        self.loop.call_again()
+        for queue in self._queues.all():
             queue.reconcile()
             if (queue or self.errands) and not queue.scheduled:
                 self.schedule(queue)
 
-    def _dispatch(self, queue: TypeQueue) -> None:
+    def _dispatch(self, queue: EventQueue) -> None:
         self._finish()  # what was under way when we died
         with self._lock:
             queue.scheduled = False
         self.run_errands()
-        audience = queue.audience  # once: somebody may join at any moment
+        recipients = queue.recipients  # once: somebody may join at any moment
         wanted = BATCH
-        if audience.gates:
-            wanted = self._reserve(queue, audience, min(len(queue), BATCH))
+        if recipients.blocking:
+            wanted = self._reserve(queue, recipients, min(len(queue), BATCH))
         if wanted:
-            # A message is its own first delivery, so this is a run already.
-            batch = queue.take_into(cast("list[Message[Any]]", Run()), wanted)
+            # A message is its own first delivery, so this is a chunk already.
+            batch = queue.take_into(cast("list[Message[Any]]", Chunk()), wanted)
             self._under_way = queue, len(batch)
-            self._handing = self._plan(queue, audience, batch, wanted)
+            self._handing = self._plan(queue, recipients, batch, wanted)
             self._finish()
 
     def _finish(self) -> None:
@@ -239,13 +241,13 @@ class Dispatcher:
         if queue:
             self._schedule_rest(queue)
 
-    def _schedule_rest(self, queue: TypeQueue) -> None:
+    def _schedule_rest(self, queue: EventQueue) -> None:
         with self._lock:
             if not queue.scheduled:
-                self.duty.add_rest(queue)
+                self.loop.add_rest(queue)
                 queue.scheduled = True
 
-    def _end_under_way(self) -> TypeQueue | None:
+    def _end_under_way(self) -> EventQueue | None:
         if self._under_way is None:
             return None
         queue, count = self._under_way
@@ -264,76 +266,76 @@ class Dispatcher:
                 subscription.channel.return_permits(len(messages))
         self._end_under_way()
 
-    def _reserve(self, queue: TypeQueue, audience: Audience, wanted: int) -> int:
-        """Take room at every gate; return for how many. A full gate calls us back."""
+    def _reserve(self, queue: EventQueue, recipients: Recipients, wanted: int) -> int:
+        """Take room at blocking subscribers; return how much. A full one calls back."""
         if not wanted:
-            # A gate that called us may have called nobody else.
-            for gate in audience.gates:
-                gate.channel.pass_room_on()
+            # One that called us may have called nobody else.
+            for subscription in recipients.blocking:
+                subscription.channel.pass_room_on()
             return 0
         reserved: list[tuple[Subscription, int]] = []
-        for gate in audience.gates:
-            room = gate.reserve(wanted)
-            reserved.append((gate, room))
+        for subscription in recipients.blocking:
+            room = subscription.reserve(wanted)
+            reserved.append((subscription, room))
             wanted = min(wanted, room)
             if not room:
-                self._wait_for_room(queue, gate)
+                self._wait_for_room(queue, subscription)
                 break
-        for gate, room in reserved:
+        for subscription, room in reserved:
             if room > wanted:
-                gate.channel.return_permits(room - wanted)
+                subscription.channel.return_permits(room - wanted)
         return wanted
 
-    def _wait_for_room(self, queue: TypeQueue, gate: Subscription) -> None:
+    def _wait_for_room(self, queue: EventQueue, subscription: Subscription) -> None:
         if queue.wake is None:
             queue.wake = partial(self.schedule, queue)
-        if not gate.channel.call_when_room(queue.wake):
+        if not subscription.channel.call_when_room(queue.wake):
             self.schedule(queue)
 
     def _plan(
         self,
-        queue: TypeQueue,
-        audience: Audience,
+        queue: EventQueue,
+        recipients: Recipients,
         batch: Sequence[Message[Any]],
         reserved: int,
-    ) -> list[tuple[Subscription, Run, bool]]:
+    ) -> list[tuple[Subscription, Chunk, bool]]:
         """Pair every subscriber with its deliveries, by type and priority."""
-        if not audience.gates and queue.label != OTHER:
+        if not recipients.blocking and queue.label != OTHER:
             return [  # nearly always; reversed, as it is taken from the end
-                (subscription, run, False)
-                for run in reversed(_runs_of_one_priority(batch) if batch else ())
-                for subscription in reversed(audience.subscribers)
+                (subscription, chunk, False)
+                for chunk in reversed(_chunks_of_one_priority(batch) if batch else ())
+                for subscription in reversed(recipients.subscribers)
             ]
-        plan: list[tuple[Subscription, Run, bool]] = []
-        used = dict.fromkeys(audience.gates, 0)
+        plan: list[tuple[Subscription, Chunk, bool]] = []
+        used = dict.fromkeys(recipients.blocking, 0)
         for event_type, messages in _by_type(queue, batch):
-            runs = _runs_of_one_priority(messages)
-            for subscription in self._subscribers(queue, audience, event_type):
-                is_gate = subscription in used
-                if is_gate:
+            chunks = _chunks_of_one_priority(messages)
+            for subscription in self._subscribers(queue, recipients, event_type):
+                is_blocking = subscription in used
+                if is_blocking:
                     used[subscription] += len(messages)
-                plan += [(subscription, run, is_gate) for run in runs]
-        for gate, count in used.items():
+                plan += [(subscription, chunk, is_blocking) for chunk in chunks]
+        for subscription, count in used.items():
             if count < reserved:
-                gate.channel.return_permits(reserved - count)
+                subscription.channel.return_permits(reserved - count)
         plan.reverse()
         return plan
 
     def _subscribers(
-        self, queue: TypeQueue, audience: Audience, event_type: str
+        self, queue: EventQueue, recipients: Recipients, event_type: str
     ) -> Sequence[Subscription]:
         if queue.label != OTHER:
-            return audience.subscribers
-        found = self._book.match(event_type)
+            return recipients.subscribers
+        found = self._queues.match(event_type)
         return [
             subscription
             for subscription in found
-            if subscription in audience.subscribers
+            if subscription in recipients.subscribers
         ]
 
 
 def _by_type(
-    queue: TypeQueue, batch: Sequence[Message[Any]]
+    queue: EventQueue, batch: Sequence[Message[Any]]
 ) -> Iterable[tuple[str, Sequence[Message[Any]]]]:
     if not batch:
         return ()  # a stop took it
@@ -345,12 +347,12 @@ def _by_type(
     return found.items()
 
 
-def _runs_of_one_priority(messages: Sequence[Message[Any]]) -> list[Run]:
+def _chunks_of_one_priority(messages: Sequence[Message[Any]]) -> list[Chunk]:
     deliveries = cast("Sequence[Delivery]", messages)
     # A batch comes sorted by priority, so equal ends mean that all are equal.
     if deliveries[0].message.priority != deliveries[-1].message.priority:
-        return [Run(run) for _, run in groupby(deliveries, _priority)]
-    return [deliveries if isinstance(deliveries, Run) else Run(deliveries)]
+        return [Chunk(chunk) for _, chunk in groupby(deliveries, _priority)]
+    return [deliveries if isinstance(deliveries, Chunk) else Chunk(deliveries)]
 
 
 def _priority(delivery: Delivery) -> int:

@@ -8,7 +8,7 @@ from functools import partial
 from operator import length_hint
 from typing import Any
 
-from django_gomq.bus.backend import Surroundings
+from django_gomq.bus.backend import BackendContext
 from django_gomq.bus.delivery import DropReason
 from django_gomq.bus.errors import (
     BrokerClosedError,
@@ -20,10 +20,10 @@ from django_gomq.bus.errors import (
     QueueFullError,
 )
 from django_gomq.bus.message import DEFAULT_PRIORITY, Message, validate_type
-from django_gomq.bus.timers import Deadline, Shelf
+from django_gomq.bus.timers import Deadline, DelayQueue
 
 from .dispatcher import Dispatcher
-from .queues import QueueBook, TypeQueue
+from .queues import EventQueue, QueueRegistry
 
 
 def not_running(event: str, broker: str, *, is_closed: bool) -> PublishError:
@@ -50,26 +50,26 @@ _HAND_OVER_SECONDS = 0.1  # ample for a publisher that has its permit already
 _NAP_SECONDS = 1.0  # a wake-up that a signal handler's exception swallowed costs this
 
 
-class Intake:
+class MemoryPublisher:
     """Puts messages on the queue of their type; thread-safe."""
 
     def __init__(
         self,
-        book: QueueBook,
+        registry: QueueRegistry,
         dispatcher: Dispatcher,
-        surroundings: Surroundings,
+        context: BackendContext,
         max_delay: float,
     ) -> None:
-        self._broker = surroundings.broker
-        self._is_bus_thread = surroundings.is_bus_thread
-        self._book = book
-        self._queues = book.by_type
+        self._broker = context.broker
+        self._is_bus_thread = context.is_bus_thread
+        self._registry = registry
+        self._by_type = registry.by_type
         self._dispatcher = dispatcher
-        self._duty = dispatcher.duty
+        self._loop = dispatcher.loop
         self._max_delay = max_delay
         self._closed = False
-        self._delayed: Shelf[tuple[TypeQueue, Message[Any]]] = Shelf(
-            surroundings.timers, self._end_delay
+        self._delayed: DelayQueue[tuple[EventQueue, Message[Any]]] = DelayQueue(
+            context.timers, self._end_delay
         )
 
     def publish(self, message: Message[Any], timeout: float | None) -> None:
@@ -78,11 +78,11 @@ class Intake:
         Raises a PublishError if it is refused, and ConfigurationError for a delay or
         a priority that a consumer of the type excludes.
         """
-        # The hot path of every publish: the two steps of LockFreeBuffer.put stand here,
+        # The hot path of every publish: the two steps of PublishBuffer.put stand here,
         # as a call costs as much as both (45 ns of 350).
         try:
-            queue = self._queues[message.type]
-            if queue.is_ordered or message.delay or not self._duty.is_up:
+            queue = self._by_type[message.type]
+            if queue.is_ordered or message.delay or not self._loop.is_up:
                 self._publish_slowly(message, timeout)
                 return
             queue.pop_permit()
@@ -120,13 +120,13 @@ class Intake:
         queue.put_permitted(message, message.priority)
         self._dispatcher.schedule(queue)
 
-    def _find_for(self, message: Message[Any]) -> TypeQueue:
-        queue = self._queues.get(message.type) or self._book.open(message.type)
+    def _find_for(self, message: Message[Any]) -> EventQueue:
+        queue = self._by_type.get(message.type) or self._registry.open(message.type)
         if message.delay or (queue.is_ordered and message.priority != DEFAULT_PRIORITY):
             self._check_special(message)
         return queue
 
-    def put_run(
+    def put_chunk(
         self,
         messages: Sequence[Message[Any]],
         start: int,
@@ -138,18 +138,18 @@ class Intake:
         (delays, orders, a type that is new).
         """
         first = messages[start]
-        queue = self._queues.get(first.type)
+        queue = self._by_type.get(first.type)
         if queue is None or queue.is_ordered or first.delay:
             return 0
         wanted = len(messages) - start
-        room = queue.try_permits(wanted) if self._duty.is_up else 0
+        room = queue.try_permits(wanted) if self._loop.is_up else 0
         if room:
             self._put_noted(queue, messages[start : start + room], answers)
         return room
 
     def _put_noted(
         self,
-        queue: TypeQueue,
+        queue: EventQueue,
         taken: Sequence[Message[Any]],
         answers: list[PublishError | None],
     ) -> None:
@@ -167,7 +167,7 @@ class Intake:
 
     def check(self, message: Message[Any]) -> None:
         """Raise what ``publish`` would raise at any time, for a message as this."""
-        if message.type not in self._queues:
+        if message.type not in self._by_type:
             validate_type(message.type)
         if message.delay or message.priority != DEFAULT_PRIORITY:
             self._check_special(message)
@@ -175,7 +175,7 @@ class Intake:
     def _check_special(self, message: Message[Any]) -> None:
         if any(
             subscription.consumer.ordered_by_key
-            for subscription in self._book.match(message.type)
+            for subscription in self._registry.match(message.type)
         ):
             raise ConfigurationError(
                 f"{message.type!r} has a consumer with ordered_by_key: delay and "
@@ -193,14 +193,14 @@ class Intake:
             )
 
     def _wait_for_permit(
-        self, queue: TypeQueue, message: Message[Any], timeout: float | None
+        self, queue: EventQueue, message: Message[Any], timeout: float | None
     ) -> None:
         if self._is_bus_thread():
             timeout = None
         deadline = Deadline.after(timeout or 0.0)
         while True:
             has_room = queue.try_permit()
-            if queue.closed or not self._duty.is_up:
+            if queue.closed or not self._loop.is_up:
                 queue.return_permits(has_room)
                 # What was seen is passed on: a dispatcher that is down may be up again
                 # a moment later, and the reason must be the one that was found.
@@ -215,14 +215,14 @@ class Intake:
 
     def _delay(
         self,
-        queue: TypeQueue,
+        queue: EventQueue,
         message: Message[Any],
         answers: list[PublishError | None],
     ) -> None:
         due = time.monotonic() + message.delay
         errand = partial(self._shelve, due, queue, message)
         # Exceptions of signal handlers come up at calls: here after the last step. A
-        # shelf takes more of them, so that is for a thread where none come up.
+        # queue of delays takes more of them, so that is for a thread where none come up.
         with queue._lock:  # noqa: SLF001
             queue._out += 1  # noqa: SLF001
             queue.delayed += 1
@@ -230,10 +230,10 @@ class Intake:
             answers += (None,)
         self._dispatcher.schedule(queue)
 
-    def _shelve(self, due: float, queue: TypeQueue, message: Message[Any]) -> None:
+    def _shelve(self, due: float, queue: EventQueue, message: Message[Any]) -> None:
         self._delayed.put((queue, message), max(0.0, due - time.monotonic()))
 
-    def _end_delay(self, delayed: tuple[TypeQueue, Message[Any]]) -> None:
+    def _end_delay(self, delayed: tuple[EventQueue, Message[Any]]) -> None:
         queue, message = delayed
         queue.put_again(message, message.priority)
         queue.hold_delayed(-1)
@@ -242,11 +242,11 @@ class Intake:
     def close(self) -> None:
         """Refuse what comes now; what is queued still goes to its consumers."""
         self._closed = True
-        self._book.close()
+        self._registry.close()
 
     def pending(self, before: float) -> int:
         """Return how many messages would still be dispatched within that time."""
-        queues = self._book.all()
+        queues = self._registry.all()
         held = sum(queue.held for queue in queues)
         stuck = sum(len(queue) for queue in queues if queue.is_stuck)
         return held - stuck - self._delayed.due_after(before)
@@ -258,19 +258,19 @@ class Intake:
         for queue, message in self._delayed.take_all():
             queue.put_again(message, message.priority)
             queue.hold_delayed(-1)
-        for queue in self._book.all():
+        for queue in self._registry.all():
             self._drop(queue, reason)
             while queue.held and time.monotonic() < until:
                 time.sleep(0.001)  # a publisher is between its two steps
                 self._drop(queue, reason)
 
-    def _drop(self, queue: TypeQueue, reason: DropReason) -> None:
+    def _drop(self, queue: EventQueue, reason: DropReason) -> None:
         left = queue.take(queue.held)
         by_type: dict[str, list[Message[Any]]] = {}
         for message in left:
             by_type.setdefault(message.type, []).append(message)
         for event_type, messages in by_type.items():
-            for subscription in self._book.match(event_type):
+            for subscription in self._registry.match(event_type):
                 subscription.counts.count_dispatched(event_type, len(messages))
                 subscription.count_drops(messages, reason)
         queue.end_dispatch(len(left))

@@ -14,20 +14,20 @@ from django_gomq.bus.message import Message, validate_type
 from django_gomq.bus.patterns import Pattern
 from django_gomq.bus.stats import QueueStats
 
-from .buffer import LockFreeBuffer
+from .buffer import PublishBuffer
 
 Match = Callable[[str], tuple[Subscription, ...]]
 
 
-class Audience(NamedTuple):
+class Recipients(NamedTuple):
     """Who gets the messages of a queue; one value, so that it changes in one step."""
 
     subscribers: tuple[Subscription, ...] = ()
-    gates: tuple[Subscription, ...] = ()
-    """Subscribers with backpressure: nothing is taken before they have room."""
+    blocking: tuple[Subscription, ...] = ()
+    """SubscriptionIndex with backpressure: nothing is taken before they have room."""
 
 
-class Subscribers:
+class SubscriptionIndex:
     """Finds the subscribers of an event type, in the order in which they joined.
 
     Exact types are one look, however many there are; patterns are tried in turn.
@@ -66,13 +66,13 @@ class Subscribers:
         return tuple(subscription for subscription in self.all if subscription in found)
 
 
-class TypeQueue(LockFreeBuffer[Message[Any]]):
+class EventQueue(PublishBuffer[Message[Any]]):
     """The buffer of one event type, between publishers and the dispatcher."""
 
     def __init__(self, label: str, capacity: int) -> None:
         super().__init__(capacity)
         self.label = label
-        self.audience = Audience()
+        self.recipients = Recipients()
         self.is_ordered = False
         """Whether a subscriber orders by key, which excludes delay and priority."""
         self.scheduled = False
@@ -104,7 +104,8 @@ class TypeQueue(LockFreeBuffer[Message[Any]]):
     def is_stuck(self) -> bool:
         """Whether nothing can leave before somebody ends a pause."""
         return any(
-            gate.paused and not gate.channel.has_room for gate in self.audience.gates
+            subscription.paused and not subscription.channel.has_room
+            for subscription in self.recipients.blocking
         )
 
     def stats(self) -> QueueStats:
@@ -124,18 +125,18 @@ class TypeQueue(LockFreeBuffer[Message[Any]]):
         )
 
 
-class QueueBook:
+class QueueRegistry:
     """Finds the queue of an event type, and makes it at first use. Thread-safe."""
 
     def __init__(self, broker: str, capacity: int) -> None:
         self._broker = broker
         self._capacity = capacity
         self._lock = Lock()
-        self._subscribers = Subscribers()
-        self._other: TypeQueue | None = None
+        self._subscribers = SubscriptionIndex()
+        self._other: EventQueue | None = None
         self._undeclared = 0
         self._is_closed = False
-        self.by_type: dict[str, TypeQueue] = {}
+        self.by_type: dict[str, EventQueue] = {}
         """Read without a lock by publishers."""
 
     def subscribe(self, subscription: Subscription) -> None:
@@ -147,22 +148,22 @@ class QueueBook:
             if self._other is not None:
                 self._connect(self._other, self._subscribers.all)
 
-    def _connect(self, queue: TypeQueue, found: Sequence[Subscription]) -> None:
+    def _connect(self, queue: EventQueue, found: Sequence[Subscription]) -> None:
         queue.is_ordered = any(
             subscription.consumer.ordered_by_key for subscription in found
         )
-        gates = tuple(
+        blocking = tuple(
             subscription
             for subscription in found
             if subscription.consumer.overflow == "backpressure"
         )
-        queue.audience = Audience(tuple(found), gates)
+        queue.recipients = Recipients(tuple(found), blocking)
 
     def match(self, event_type: str) -> tuple[Subscription, ...]:
         """Return who subscribes to an event type."""
         return self._subscribers.match(event_type)
 
-    def open(self, event_type: str) -> TypeQueue:
+    def open(self, event_type: str) -> EventQueue:
         """Return the queue of this type, made now if need be.
 
         Raises NoConsumerError if nobody subscribes to it, and ConfigurationError if
@@ -179,7 +180,7 @@ class QueueBook:
             queue = self.by_type.get(event_type)
             return queue if queue is not None else self._open_new(event_type)
 
-    def _open_new(self, event_type: str) -> TypeQueue:
+    def _open_new(self, event_type: str) -> EventQueue:
         validate_type(event_type)
         found = self.match(event_type)
         if not any(event_type in subscription.consumer.types for subscription in found):
@@ -189,13 +190,13 @@ class QueueBook:
         queue = self.by_type[event_type] = self._make(event_type, found)
         return queue
 
-    def _shared(self) -> TypeQueue:
+    def _shared(self) -> EventQueue:
         if self._other is None:
             self._other = self._make(OTHER, self._subscribers.all)
         return self._other
 
-    def _make(self, label: str, found: Sequence[Subscription]) -> TypeQueue:
-        queue = TypeQueue(label, self._capacity)
+    def _make(self, label: str, found: Sequence[Subscription]) -> EventQueue:
+        queue = EventQueue(label, self._capacity)
         self._connect(queue, found)
         if self._is_closed:
             queue.close()
@@ -208,7 +209,7 @@ class QueueBook:
         for queue in self.all():
             queue.close()
 
-    def all(self) -> list[TypeQueue]:
+    def all(self) -> list[EventQueue]:
         """Return every queue there is."""
         with self._lock:
             queues = list(self.by_type.values())

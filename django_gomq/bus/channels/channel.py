@@ -1,7 +1,7 @@
-"""The bounded, prioritised buffer of one consumer; it knows no consumer and no thread.
+"""The bounded, prioritised buffer of one consumer.
 
-Items come and leave in runs. A run of a few hundred, shared by all consumers of a type,
-is one entry of each channel: to hand it on costs the same as to hand on one item.
+Items come and leave in chunks. A chunk of a few hundred, shared by all consumers of a
+type, is one entry of each channel: to hand it on costs the same as to hand on one item.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Generic, TypeVar
 
 from django_gomq.bus.message import DEFAULT_PRIORITY, PRIORITIES
 
-from .permits import Permits
+from .permits import PermitPool
 
 T = TypeVar("T")
 
 
 Join = Callable[[Sequence[Sequence[T]]], Sequence[T]]
-"""Makes one run of several."""
+"""Makes one chunk of several."""
 
 
-def flatten(runs: Sequence[Sequence[T]]) -> Sequence[T]:
-    """Return the items of all runs."""
-    return list(chain.from_iterable(runs))
+def flatten(chunks: Sequence[Sequence[T]]) -> Sequence[T]:
+    """Return the items of all chunks."""
+    return list(chain.from_iterable(chunks))
 
 
-class Channel(Permits, Generic[T]):
+class Channel(PermitPool, Generic[T]):
     """A bounded buffer with ten priorities; an item holds its permit until released.
 
     Items leave by ``take``: higher priorities first, then in the order of arrival. What
@@ -38,7 +38,7 @@ class Channel(Permits, Generic[T]):
     def __init__(self, capacity: int, join: Join[T] = flatten) -> None:
         super().__init__(capacity)
         self._join = join
-        # No run is empty, and none is ever changed: others may hold it too.
+        # No chunk is empty, and none is ever changed: others may hold it too.
         self._levels: list[deque[Sequence[T]]] = [deque() for _ in PRIORITIES]
         self._waiting = 0
 
@@ -49,10 +49,10 @@ class Channel(Permits, Generic[T]):
         self.put_permitted((item,), priority)
         return True
 
-    def put_run(self, items: Sequence[T], priority: int) -> int:
-        """Add as much of a run as there is room for; return how much that is.
+    def put_chunk(self, items: Sequence[T], priority: int) -> int:
+        """Add as much of a chunk as there is room for; return how much that is.
 
-        The run belongs to the channel and its other holders: nobody may change it.
+        The chunk belongs to the channel and its other holders: nobody may change it.
         """
         with self._lock:
             room = self._take_free(len(items))
@@ -65,7 +65,7 @@ class Channel(Permits, Generic[T]):
     def put_permitted(
         self, items: Sequence[T], priority: int = DEFAULT_PRIORITY
     ) -> None:
-        """Add a run of items of one priority whose permits were taken."""
+        """Add a chunk of items of one priority whose permits were taken."""
         with self._lock:
             self._levels[priority].append(items)
             self._waiting += len(items)
@@ -73,26 +73,26 @@ class Channel(Permits, Generic[T]):
     def take(self, most: int) -> Sequence[T]:
         """Remove and return up to ``most`` items; they keep their permits.
 
-        What is returned may be a run as it was put, so nobody may change it.
+        What is returned may be a chunk as it was put, so nobody may change it.
         """
-        runs: list[Sequence[T]] = []
+        chunks: list[Sequence[T]] = []
         with self._lock:
             wanted = min(most, self._waiting)
             self._out += wanted
             self._waiting -= wanted
             for level in reversed(self._levels):  # pragma: no branch - it breaks
                 while level and wanted:
-                    run = level.popleft()
-                    if len(run) > wanted:
-                        level.appendleft(run[wanted:])
-                        run = run[:wanted]
-                    wanted -= len(run)
-                    runs.append(run)
+                    chunk = level.popleft()
+                    if len(chunk) > wanted:
+                        level.appendleft(chunk[wanted:])
+                        chunk = chunk[:wanted]
+                    wanted -= len(chunk)
+                    chunks.append(chunk)
                 if not wanted:
                     break
-        if len(runs) == 1:
-            return runs[0]
-        return self._join(runs) if runs else ()
+        if len(chunks) == 1:
+            return chunks[0]
+        return self._join(chunks) if chunks else ()
 
     def take_where(self, is_wanted: Callable[[T], bool]) -> list[T]:
         """Remove and return all items for which this holds; they keep their permits."""

@@ -11,7 +11,7 @@ from django_gomq.bus.delivery import Delivery
 from .channel import Channel
 
 
-class KeyGate:
+class KeyOrder:
     """Lets the deliveries of a key out of a channel one by one, through retries too.
 
     Thread-safe. Taking from the channel and admitting are one step, so two threads

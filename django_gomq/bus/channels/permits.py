@@ -11,7 +11,7 @@ from django_gomq.bus.errors import ConfigurationError
 Wake = Callable[[], object]
 
 
-class Permits:
+class PermitPool:
     """A number of permits that can be changed while they are in use.
 
     ``try_permit`` and ``try_permits`` never block; all methods are thread-safe.
@@ -108,14 +108,14 @@ class Permits:
 
     def wait_for_room(self, timeout: float) -> bool:
         """Block until there may be room or the buffer is closed; False on timeout."""
-        bed = Lock()
-        bed.acquire()
-        wake = bed.release
+        sleeper = Lock()
+        sleeper.acquire()
+        wake = sleeper.release
         woken = False
         try:
             if not self.call_when_room(wake):
                 return True
-            woken = bed.acquire(timeout=min(timeout, TIMEOUT_MAX))
+            woken = sleeper.acquire(timeout=min(timeout, TIMEOUT_MAX))
         except BaseException:  # raised by a signal handler
             if not self._forget(wake):
                 self.pass_room_on()  # we had been called: another one shall have it

@@ -17,7 +17,7 @@ from django_gomq.bus.message import Message
 from django_gomq.bus.stats import ConsumerStats
 
 from .channel import Channel
-from .key_order import KeyGate
+from .key_order import KeyOrder
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class _Pops(Iterator[T], Generic[T]):
             raise StopIteration from None
 
 
-def choose_hand(has_lock: bool) -> Callable[[Sequence[T]], Iterator[T]]:
+def choose_shared_iterator(has_lock: bool) -> Callable[[Sequence[T]], Iterator[T]]:
     """Return how to make an iterator of which each item goes to one thread only.
 
     Under the interpreter lock that is the list's own: a step of it is one C call, and
@@ -44,7 +44,9 @@ def choose_hand(has_lock: bool) -> Callable[[Sequence[T]], Iterator[T]]:
     return iter if has_lock else _Pops
 
 
-take_in_hand = choose_hand(getattr(sys, "_is_gil_enabled", lambda: True)())
+shared_iterator = choose_shared_iterator(
+    getattr(sys, "_is_gil_enabled", lambda: True)()
+)
 """Begins to work off a list of which another thread may take the rest: ``list()``."""
 
 
@@ -67,22 +69,22 @@ class Subscription:
         self.hooks = hooks
         self.counts = counts or ConsumerCounts()
         self.channel: Channel[Delivery] = Channel(consumer.capacity, join)
-        self.keys = KeyGate(self.channel) if consumer.ordered_by_key else None
-        self.turns: deque[None] = deque(repeat(None, consumer.concurrency))
+        self.keys = KeyOrder(self.channel) if consumer.ordered_by_key else None
+        self.free_slots: deque[None] = deque(repeat(None, consumer.concurrency))
         """One for each thread (or task) that may still serve this subscription."""
         self.on_work: Callable[[], object] = _nobody
         """Set by the worker: called when there may be work."""
         self.paused = False
-        self.in_hurry = False
+        self.draining = False
         """Nothing lingers any more: the broker drains."""
         self.in_flight = 0
         """Deliveries inside the handler; written under the lock of the counts."""
-        self.hands: dict[int, Iterator[Delivery]] = {}
+        self.unstarted: dict[int, Iterator[Delivery]] = {}
         """What threads took and did not start yet, by thread."""
         self.scheduled: Callable[..., int] = _none_later
         """Set by the backend: how many of our deliveries wait for their time, and
         come back only after the seconds given, if any are."""
-        self.pace = 0.0
+        self.mean_seconds = 0.0
         """Seconds that a delivery takes, as a moving average; 0 as long as unknown."""
 
     def offer(self, deliveries: Sequence[Delivery]) -> None:
@@ -92,7 +94,7 @@ class Subscription:
         """
         first = deliveries[0].message
         self.counts.count_dispatched(first.type, len(deliveries))
-        room = self.channel.put_run(deliveries, first.priority)
+        room = self.channel.put_chunk(deliveries, first.priority)
         if room < len(deliveries):
             self._overflow(deliveries[room:])
         if room:
@@ -148,7 +150,7 @@ class Subscription:
     def count_drops(self, messages: Sequence[Message[Any]], reason: DropReason) -> None:
         """Count and report messages that this consumer will never see."""
         self.counts.count_dropped((message.type for message in messages), reason)
-        self.hooks.tell(
+        self.hooks.notify(
             lambda hook: hook.dropped(self.broker, self.consumer.name, messages, reason)
         )
 
@@ -162,12 +164,12 @@ class Subscription:
 
     def notify(self) -> None:
         """Tell the worker that there may be work."""
-        if self.turns and not self.paused:
+        if self.free_slots and not self.paused:
             self.on_work()
 
     def notify_all(self) -> None:
         """Tell the worker once for each free turn, as after a pause."""
-        for _ in range(len(self.turns)):
+        for _ in range(len(self.free_slots)):
             self.notify()
 
     @property
@@ -217,7 +219,9 @@ class Subscription:
 
     def take_all(self) -> list[Delivery]:
         """Remove and return everything that was not started; for a stop."""
-        in_hand = [delivery for hand in list(self.hands.values()) for delivery in hand]
+        in_hand = [
+            delivery for hand in list(self.unstarted.values()) for delivery in hand
+        ]
         return in_hand + self.take_where(lambda _: True)
 
     def revoke(self, is_lost: Callable[[Delivery], bool]) -> int:
@@ -226,7 +230,7 @@ class Subscription:
         For backends: what is in work is left, and its settlement answers LOST_LEASE.
         """
         # What a thread holds in its hands may wait long behind a slow handler.
-        for hand in list(self.hands.values()):
+        for hand in list(self.unstarted.values()):
             self.put_back(list(hand))
         lost = self.take_where(is_lost)
         self.counts.count_handed_back(len(lost))

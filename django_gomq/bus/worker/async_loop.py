@@ -17,15 +17,15 @@ from typing import Any, Final
 from django_gomq.bus.delivery import ACK, Delivery, Outcome
 from django_gomq.bus.fork import claim_thread
 
-from .environment import Host
-from .runner import Server
+from .environment import Environment
+from .runner import ConsumerRunner
 from .settler import Results
 
 BLOCKED_SECONDS: Final = 1.0
 """A loop that has not come round for so long is blocked."""
 
 
-class Pulse:
+class LoopWatchdog:
     """Calls into a loop now and then, and knows how long the answer is due.
 
     ``lag`` may be read from any thread; ``beat`` is for one, and does not block.
@@ -77,7 +77,7 @@ def _describe(frame: FrameType, most: int = 3) -> list[str]:
     return [f"{call.name} ({call.filename}:{call.lineno})" for call in calls]
 
 
-class LoopRunner:
+class AsyncLoop:
     """Runs async handlers on one loop, each in a task with a context of its own.
 
     ``start`` and ``pump`` may be called from any thread and do not block.
@@ -88,18 +88,18 @@ class LoopRunner:
         on_error: Callable[[BaseException], None],
         on_block: Callable[[str, float, str], None] = lambda *_: None,
         *,
-        host: Host | None = None,
+        environment: Environment | None = None,
     ) -> None:
         """``on_block`` hears of a blocked loop: by whom, for how long, where."""
         self._on_error = on_error
-        self._host = host or Host()
+        self._environment = environment or Environment()
         self._on_block = on_block
-        self._pulse: Pulse | None = None
+        self._watchdog: LoopWatchdog | None = None
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._called: set[Server] = set()
+        self._called: set[ConsumerRunner] = set()
         self._ending: asyncio.Task[None] | None = None  # the loop keeps no reference
         self._stopped = False
 
@@ -110,31 +110,31 @@ class LoopRunner:
                 return
             self._loop = asyncio.new_event_loop()
             self._thread = Thread(target=self._run, name="gomq-loop", daemon=True)
-            self._pulse = Pulse(self._loop, self._thread)
+            self._watchdog = LoopWatchdog(self._loop, self._thread)
             self._thread.start()
 
     @property
     def lag(self) -> float:
         """For how many seconds the loop has been blocked; 0 if it is not."""
-        return self._pulse.lag if self._pulse is not None else 0.0
+        return self._watchdog.lag if self._watchdog is not None else 0.0
 
     def watch(self) -> None:
         """Look whether a handler blocks the loop, and tell; to be called regularly."""
-        pulse = self._pulse
+        watchdog = self._watchdog
         # A loop without tasks sleeps, and is left to sleep.
-        if pulse is not None and (self._tasks or pulse.lag) and pulse.beat():
-            self._on_block(pulse.task() or "", pulse.lag, pulse.where())
+        if watchdog is not None and (self._tasks or watchdog.lag) and watchdog.beat():
+            self._on_block(watchdog.task() or "", watchdog.lag, watchdog.where())
 
-    def pump(self, server: Server) -> None:
-        """Have the loop start what waits for this server, up to its concurrency."""
-        # One call in flight for each server: waking the loop costs 4 us each time.
-        if self._loop is None or server in self._called:
+    def pump(self, runner: ConsumerRunner) -> None:
+        """Have the loop start what waits for this runner, up to its concurrency."""
+        # One call in flight for each runner: waking the loop costs 4 us each time.
+        if self._loop is None or runner in self._called:
             return
-        self._called.add(server)
+        self._called.add(runner)
         try:
-            self._loop.call_soon_threadsafe(self._pump, server)
+            self._loop.call_soon_threadsafe(self._pump, runner)
         except RuntimeError:
-            self._called.discard(server)  # the loop has ended
+            self._called.discard(runner)  # the loop has ended
 
     def _run(self) -> None:
         claim_thread()
@@ -146,55 +146,55 @@ class LoopRunner:
         finally:
             loop.close()
 
-    def _pump(self, server: Server) -> None:
-        self._called.discard(server)
-        subscription = server.subscription
+    def _pump(self, runner: ConsumerRunner) -> None:
+        self._called.discard(runner)
+        subscription = runner.subscription
         while not (self._stopped or subscription.paused) and subscription.has_work:
             try:
-                subscription.turns.pop()
+                subscription.free_slots.pop()
             except IndexError:
                 return  # a task that ends pumps again
             batch = subscription.take(1)
             if batch:
-                self._start_task(server, batch[0])
+                self._start_task(runner, batch[0])
             else:  # all wait for their keys; look again, what came now woke nobody
-                subscription.turns.append(None)
+                subscription.free_slots.append(None)
 
-    def _start_task(self, server: Server, delivery: Delivery) -> None:
+    def _start_task(self, runner: ConsumerRunner, delivery: Delivery) -> None:
         assert self._loop is not None  # noqa: S101 - _pump runs on it
         task = self._loop.create_task(
-            self._handle(server, delivery),
-            name=server.subscription.consumer.name,
+            self._handle(runner, delivery),
+            name=runner.subscription.consumer.name,
             context=contextvars.Context(),
         )
         self._tasks.add(task)
-        task.add_done_callback(partial(self._end_task, server, delivery))
+        task.add_done_callback(partial(self._end_task, runner, delivery))
 
     # A callback, as a task that is cancelled before its first step never runs.
     def _end_task(
-        self, server: Server, delivery: Delivery, task: asyncio.Task[None]
+        self, runner: ConsumerRunner, delivery: Delivery, task: asyncio.Task[None]
     ) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            server.subscription.put_back([delivery])  # left over at the stop
+            runner.subscription.put_back([delivery])  # left over at the stop
         else:
             error = task.exception()
             if error is not None:
                 self._on_error(error)
-        server.subscription.turns.append(None)
+        runner.subscription.free_slots.append(None)
         if not self._stopped:
-            self._pump(server)
+            self._pump(runner)
 
-    async def _handle(self, server: Server, delivery: Delivery) -> None:
+    async def _handle(self, runner: ConsumerRunner, delivery: Delivery) -> None:
         began = time.monotonic()
-        server.subscription.begin(1)
+        runner.subscription.begin(1)
         try:
-            outcome, trace_id = await self._process_safely(server, delivery)
+            outcome, trace_id = await self._process_safely(runner, delivery)
         except BaseException:
-            server.subscription.end(1)
+            runner.subscription.end(1)
             raise
         spent = time.monotonic() - began
-        server.settle(
+        runner.settle(
             Results(
                 done=[delivery] if outcome is ACK else (),
                 ended=[] if outcome is ACK else [(delivery, outcome)],
@@ -206,17 +206,17 @@ class LoopRunner:
         )
 
     async def _process_safely(
-        self, server: Server, delivery: Delivery
+        self, runner: ConsumerRunner, delivery: Delivery
     ) -> tuple[Outcome, str | None]:
         try:
-            return await server.processor.process_async(delivery)
+            return await runner.processor.process_async(delivery)
         except asyncio.CancelledError as error:
             if self._stopped:
                 raise
-            return server.processor.decide(delivery, error), None  # it cancelled itself
-        except Exception as error:  # noqa: BLE001 - a bug of ours or of the host's
+            return runner.processor.decide(delivery, error), None  # it cancelled itself
+        except Exception as error:  # noqa: BLE001 - a bug of ours or of the environment's
             self._on_error(error)
-            return server.processor.decide(delivery, error), None
+            return runner.processor.decide(delivery, error), None
 
     def stop(self, timeout: float) -> None:
         """Cancel what runs and end the loop; blocks up to ``timeout`` seconds."""
@@ -248,6 +248,6 @@ class LoopRunner:
 
     async def _tell_host(self) -> None:
         try:
-            await self._host.loop_ending()
-        except Exception as error:  # noqa: BLE001 - a host's bug holds no loop
+            await self._environment.loop_ending()
+        except Exception as error:  # noqa: BLE001 - a environment's bug holds no loop
             self._on_error(error)

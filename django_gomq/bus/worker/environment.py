@@ -7,13 +7,13 @@ from typing import Final
 from django_gomq.bus.consumer import Handler
 
 
-class Care:
-    """What a host does around the handlers of one thread; here nothing.
+class ThreadScope:
+    """What a environment does around the handlers of one thread; here nothing.
 
     Belongs to its thread.
     """
 
-    is_due = False
+    is_needed = False
     """Whether ``before`` and ``after`` have anything to do: asked at each message."""
 
     def before(self) -> None:
@@ -23,15 +23,15 @@ class Care:
         """Run after a sync handler, whatever came of it."""
 
 
-NO_CARE: Final = Care()
+NO_SCOPE: Final = ThreadScope()
 
 
-class Host:
-    """The surroundings of handlers; these methods do nothing, for a bare program."""
+class Environment:
+    """What surrounds handlers; these methods do nothing, for a bare program."""
 
-    def care(self) -> Care:
+    def thread_scope(self) -> ThreadScope:
         """Return what to do around the handlers of the current thread."""
-        return NO_CARE
+        return NO_SCOPE
 
     async def before_async_handler(self) -> None:
         """Run before each async handler, on the loop."""

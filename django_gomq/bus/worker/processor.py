@@ -19,10 +19,10 @@ from django_gomq.bus.delivery import (
     EXPIRED,
     BatchFailed,
     DeadLettered,
+    DeliveredMessage,
     Delivery,
     HandlerTimeoutError,
     Outcome,
-    Received,
     Reject,
     RetryAfter,
     RetryLater,
@@ -33,13 +33,13 @@ from django_gomq.bus.errors import DecodeError
 from django_gomq.bus.hooks import Attempt, Hooks
 from django_gomq.bus.message import Message
 
-from .environment import Care, Host
+from .environment import Environment, ThreadScope
 
 Decide = Callable[[Delivery, BaseException], Outcome]
 Watched = Callable[[Message[Any], Delivery], tuple[Outcome, str | None]]
 
 
-class Passage(msgspec.Struct):
+class SliceResult(msgspec.Struct):
     """What came of deliveries that were handled one after the other."""
 
     times: list[float] = []
@@ -65,16 +65,20 @@ class Lane:
     """
 
     def __init__(
-        self, handler: Handler, decoders: Mapping[str, Any], hooks: Hooks, host: Host
+        self,
+        handler: Handler,
+        decoders: Mapping[str, Any],
+        hooks: Hooks,
+        environment: Environment,
     ) -> None:
         self._handler = handler
         self._decoders = decoders
         self._hooks = hooks
-        self._host = host
+        self._environment = environment
 
     def run(  # noqa: C901, PLR0915 - a call for each step would double its cost
         self, decide: Decide, watched: Watched, hand: Iterator[Delivery], until: float
-    ) -> Passage:
+    ) -> SliceResult:
         """Run the handler for one delivery after the other.
 
         Stops when there are no more, and after the first that ends later than
@@ -84,22 +88,25 @@ class Lane:
         # no call is made that can be spared, and one look at the clock ends an attempt
         # and begins the next.
         clock, handler, decoders = time.monotonic, self._handler, self._decoders
-        lend_context, care = self._hooks.lend_context, self._host.care()
+        enter_unsampled, scope = (
+            self._hooks.enter_unsampled,
+            self._environment.thread_scope(),
+        )
         context, may_run = Context(), True
-        passage = Passage()
+        passage = SliceResult()
         times = passage.times
         times.append(clock())
         for delivery in hand:
             try:
-                if care.is_due:
-                    care.before()
-                if lend_context is not None:
+                if scope.is_needed:
+                    scope.before()
+                if enter_unsampled is not None:
                     try:
-                        may_run = lend_context(delivery.message, context)
+                        may_run = enter_unsampled(delivery.message, context)
                     except Exception:  # noqa: BLE001 - a hook's bug
-                        may_run = self._hooks.note_lender()
+                        may_run = self._hooks.note_enter_failure()
                 if may_run:
-                    result = context.run(handler, Received(delivery, decoders))
+                    result = context.run(handler, DeliveredMessage(delivery, decoders))
                     if result is not None:
                         refuse_coroutine(result)
                 else:
@@ -107,10 +114,10 @@ class Lane:
             except BaseException as error:  # noqa: BLE001 - it must not end our thread
                 outcome = self._decide(decide, delivery, error)
                 passage.end(delivery, outcome)
-            if care.is_due:
-                end_care(care, self._hooks)
+            if scope.is_needed:
+                end_scope(scope, self._hooks)
             # The handler left something in it; a lender sets the same one each time.
-            if context and (lend_context is None or len(context) > 1):
+            if context and (enter_unsampled is None or len(context) > 1):
                 context = Context()
             now = clock()
             times.append(now)
@@ -125,11 +132,11 @@ class Lane:
             return decide(delivery, error)
         except BaseException as failure:  # noqa: BLE001 - a bug of ours
             bug = failure
-            self._hooks.tell(lambda hook: hook.failed("processor", bug))
+            self._hooks.notify(lambda hook: hook.failed("processor", bug))
             return decide(delivery, bug)
 
     def _run_watched(
-        self, watched: Watched, delivery: Delivery, passage: Passage
+        self, watched: Watched, delivery: Delivery, passage: SliceResult
     ) -> None:
         message = receive(delivery, self._decoders)
         began = time.monotonic()
@@ -140,18 +147,18 @@ class Lane:
             passage.exemplars.append((time.monotonic() - began, trace_id))
 
 
-def end_care(care: Care, hooks: Hooks) -> None:
-    """Let the host clean up after a handler."""
+def end_scope(scope: ThreadScope, hooks: Hooks) -> None:
+    """Let the environment clean up after a handler."""
     # What it raises comes too late to change what the handler did.
     try:
-        care.after()
-    except BaseException as error:  # noqa: BLE001 - a host's bug must not end our thread
-        report_host(error, hooks)
+        scope.after()
+    except BaseException as error:  # noqa: BLE001 - a environment's bug must not end our thread
+        report_environment(error, hooks)
 
 
-def report_host(error: BaseException, hooks: Hooks) -> None:
-    """Tell the observers that the host failed."""
-    hooks.tell(lambda hook: hook.failed("host", error))
+def report_environment(error: BaseException, hooks: Hooks) -> None:
+    """Tell the observers that the environment failed."""
+    hooks.notify(lambda hook: hook.failed("environment", error))
 
 
 def refuse_coroutine(result: object) -> None:
@@ -168,24 +175,32 @@ class Processor:
     """
 
     def __init__(
-        self, consumer: Consumer, *, broker: str, backend: str, hooks: Hooks, host: Host
+        self,
+        consumer: Consumer,
+        *,
+        broker: str,
+        backend: str,
+        hooks: Hooks,
+        environment: Environment,
     ) -> None:
         self._consumer = consumer
         self._broker = broker
         self._backend = backend
         self._hooks = hooks
-        self._host = host
+        self._environment = environment
         self._decoders = consumer.decoders
         self._max_age = consumer.max_age
         self._handler = consumer.handler
         if consumer.atomic:
-            self._handler = host.in_transaction(consumer.handler, consumer.atomic)
+            self._handler = environment.in_transaction(
+                consumer.handler, consumer.atomic
+            )
         is_watched = bool(hooks.attempt_watchers)
         self._call = self._call_watched if is_watched else self._call_bare
-        needs_no_watch = not is_watched or hooks.lend_context is not None
+        needs_no_watch = not is_watched or hooks.enter_unsampled is not None
         self.is_plain = needs_no_watch and not consumer.max_age
         """Whether most deliveries need no more than their handler: ``process_all``."""
-        lane = Lane(self._handler, consumer.decoders, hooks, host)
+        lane = Lane(self._handler, consumer.decoders, hooks, environment)
         self.process_all = partial(lane.run, self.decide, self._call_watched)
         """Runs a sync handler for many deliveries; see ``Lane.run``."""
 
@@ -194,14 +209,14 @@ class Processor:
         if self._max_age and self._is_expired(delivery):
             return EXPIRED, None
         message = receive(delivery, self._decoders)
-        care = self._host.care()
-        if care.is_due:
-            care.before()
+        scope = self._environment.thread_scope()
+        if scope.is_needed:
+            scope.before()
         try:
             return Context().run(self._call, message, delivery)
         finally:
-            if care.is_due:
-                end_care(care, self._hooks)
+            if scope.is_needed:
+                end_scope(scope, self._hooks)
 
     def _call_bare(
         self, message: Message[Any], delivery: Delivery
@@ -228,7 +243,7 @@ class Processor:
             return EXPIRED, None
         message = receive(delivery, self._decoders)
         watches = self._hooks.attempting(self._attempt([message], [delivery]))
-        await self._host.before_async_handler()
+        await self._environment.before_async_handler()
         try:
             outcome = await self._await_handler(message, delivery)
         except asyncio.CancelledError:
@@ -236,9 +251,9 @@ class Processor:
             raise
         finally:
             try:
-                await self._host.after_async_handler()
-            except Exception as error:  # noqa: BLE001 - as in end_care
-                report_host(error, self._hooks)
+                await self._environment.after_async_handler()
+            except Exception as error:  # noqa: BLE001 - as in end_scope
+                report_environment(error, self._hooks)
         self._hooks.attempted(watches, [outcome])
         return outcome, next((w.trace_id for _, w in watches if w.trace_id), None)
 
@@ -286,7 +301,7 @@ class Processor:
             return [ACK] * len(deliveries)
         if len(deliveries) == 1 or isinstance(error, BatchFailed | RetryLater):
             return self._outcomes_of(deliveries, error)
-        self._hooks.tell(
+        self._hooks.notify(
             lambda hook: hook.batch_failed(
                 self._broker, self._consumer.name, len(deliveries), error
             )
@@ -295,16 +310,16 @@ class Processor:
 
     def _call_batch(self, deliveries: Sequence[Delivery]) -> BaseException | None:
         messages = [receive(delivery, self._decoders) for delivery in deliveries]
-        care = self._host.care()
+        scope = self._environment.thread_scope()
         try:
-            if care.is_due:
-                care.before()
+            if scope.is_needed:
+                scope.before()
             Context().run(self._call_batch_watched, messages, deliveries)
         except BaseException as error:  # noqa: BLE001 - as in _call_bare
             return error
         finally:
-            if care.is_due:
-                end_care(care, self._hooks)
+            if scope.is_needed:
+                end_scope(scope, self._hooks)
         return None
 
     def _call_batch_watched(

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class ReadyList(Generic[T]):
+class ReadyQueue(Generic[T]):
     """A first-in first-out list that threads sleep on; all methods are thread-safe.
 
     A waker pays for a wake-up only when somebody sleeps and nobody is on the way
@@ -21,11 +21,11 @@ class ReadyList(Generic[T]):
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()
-        # A bed that is released stays here until its sleeper has left it: somebody is
-        # on the way then, and need not be called again. A wake-up costs 5 us, and where
+        # A sleeper that is woken stays here until it has got up: somebody is on the way
+        # then, and need not be called again. A wake-up costs 5 us, and where
         # five consumers get a message, one thread that comes for the first handles all
         # five before a second one would have begun.
-        self._beds: deque[Lock] = deque()
+        self._sleepers: deque[Lock] = deque()
         self.expects_caller = False
         """Whether a thread that is awake comes next: set by itself, and cleared before
         it does. What is added meanwhile wakes nobody."""
@@ -34,7 +34,7 @@ class ReadyList(Generic[T]):
     def add(self, item: T) -> None:
         """Append an item and wake one sleeper, if there is one. Does not block."""
         self._items.append(item)
-        if self._beds and not self.expects_caller:
+        if self._sleepers and not self.expects_caller:
             self._wake_one()
 
     def call(self, item: T) -> bool:
@@ -43,12 +43,12 @@ class ReadyList(Generic[T]):
         Returns False, and takes no item, where nobody sleeps who could come at once.
         """
         try:
-            bed = self._beds[-1]
+            sleeper = self._sleepers[-1]
         except IndexError:
             return False
         self._items.appendleft(item)
         try:
-            bed.release()
+            sleeper.release()
         except RuntimeError:  # it was woken for something else, which may be slow
             return not self._took_back(item)
         return True
@@ -63,11 +63,11 @@ class ReadyList(Generic[T]):
     @property
     def has_sleepers(self) -> bool:
         """Whether somebody sleeps, or was woken and has not got up."""
-        return bool(self._beds)
+        return bool(self._sleepers)
 
     def wake(self) -> None:
         """Wake one sleeper, if something waits and somebody sleeps."""
-        if self._items and self._beds:
+        if self._items and self._sleepers:
             self._wake_one()
 
     def take(self) -> T | None:
@@ -83,7 +83,7 @@ class ReadyList(Generic[T]):
         For a thread that calls ``next`` itself, or sees to it that another one does.
         """
         self._items.append(item)
-        return bool(self._beds)
+        return bool(self._sleepers)
 
     def next(self, timeout: float = -1) -> T | None:
         """Return the first item; block while there is none.
@@ -104,39 +104,39 @@ class ReadyList(Generic[T]):
                 return item
 
     def _sleep(self, timeout: float) -> None:
-        bed = Lock()
-        bed.acquire()
-        self._beds.append(bed)
-        # Look again: what was added before the bed stood there woke nobody.
+        sleeper = Lock()
+        sleeper.acquire()
+        self._sleepers.append(sleeper)
+        # Look again: what was added before the sleeper stood there woke nobody.
         if not self._items and not self.closed:
-            bed.acquire(timeout=timeout)
+            sleeper.acquire(timeout=timeout)
         # Before the next look at the items: what is added from here on wakes others.
-        self._beds.remove(bed)
+        self._sleepers.remove(sleeper)
 
     def _pop(self) -> T | None:
         try:
             item = self._items.popleft()
         except IndexError:
             return None
-        if self._items and self._beds:
+        if self._items and self._sleepers:
             self._wake_one()
         return item
 
     def _wake_one(self) -> None:
         try:
             # The latest sleeper: the others stay idle and give resources back.
-            bed = self._beds[-1]
-            if bed.locked():
-                bed.release()
+            sleeper = self._sleepers[-1]
+            if sleeper.locked():
+                sleeper.release()
         except (IndexError, RuntimeError):
             pass  # it has got up, or another waker was faster
 
     def close(self) -> None:
         """Wake all sleepers for good; what is left is still handed out."""
         self.closed = True
-        for bed in self._beds.copy():
+        for sleeper in self._sleepers.copy():
             try:
-                bed.release()
+                sleeper.release()
             except RuntimeError:
                 pass  # it is awake already
 

@@ -1,4 +1,4 @@
-"""One slice of work: takes deliveries, processes and settles; it knows no thread.
+"""One slice of work: takes deliveries, processes and settles.
 
 A slice is what one thread takes from a channel at a time: a fair share, and at most
 what its handler does in about a millisecond, so that an urgent message never waits
@@ -13,17 +13,17 @@ from threading import get_ident
 from typing import Final
 
 from django_gomq.bus.backend import Backend
-from django_gomq.bus.channels.subscription import Subscription, take_in_hand
+from django_gomq.bus.channels.subscription import Subscription, shared_iterator
 from django_gomq.bus.delivery import ACK, Delivery, Outcome
 
-from .processor import Passage, Processor
+from .processor import Processor, SliceResult
 from .settler import Results, Settler
 
 SLICE_SECONDS: Final = 0.001
 MAX_SLICE: Final = 256
 
 
-class Server:
+class ConsumerRunner:
     """Serves one subscription; thread-safe, blocks as long as its handler does."""
 
     def __init__(
@@ -46,38 +46,38 @@ class Server:
         consumer = self.subscription.consumer
         if consumer.batch is not None:
             return consumer.batch
-        pace = self.subscription.pace
-        if not pace:
+        mean_seconds = self.subscription.mean_seconds
+        if not mean_seconds:
             return 1  # nothing is known of this handler yet
-        most = min(int(SLICE_SECONDS / pace), MAX_SLICE)
+        most = min(int(SLICE_SECONDS / mean_seconds), MAX_SLICE)
         if self._sharers > 1:
             most = min(most, -(-len(self.subscription.channel) // self._sharers))
         return max(1, most)
 
     def _serve_each(self, batch: Sequence[Delivery]) -> None:
         # What is not started stays where a stop finds it.
-        hand = take_in_hand(batch)
+        hand = shared_iterator(batch)
         subscription, me = self.subscription, get_ident()
-        subscription.hands[me] = hand
+        subscription.unstarted[me] = hand
         subscription.begin(1)
         passage = self._work_off(hand)
-        del subscription.hands[me]
+        del subscription.unstarted[me]
         left = list(hand)
         if left:
             subscription.put_back(left)
         times = passage.times
         served = len(times) - 1
         if served:
-            self._learn_pace((times[-1] - times[0]) / served)
+            self._learn_mean((times[-1] - times[0]) / served)
             self.settle(_results_of(batch, passage))
         else:
             subscription.end(1)  # a stop has taken all
 
-    def _work_off(self, hand: Iterator[Delivery]) -> Passage:
+    def _work_off(self, hand: Iterator[Delivery]) -> SliceResult:
         until = time.monotonic() + 2 * SLICE_SECONDS
         if self.processor.is_plain:
             return self.processor.process_all(hand, until)
-        passage = Passage(times=[time.monotonic()])
+        passage = SliceResult(times=[time.monotonic()])
         for delivery in hand:
             outcome, trace_id = self._process_safely(delivery)
             now = time.monotonic()
@@ -93,9 +93,9 @@ class Server:
     def _process_safely(self, delivery: Delivery) -> tuple[Outcome, str | None]:
         try:
             return self.processor.process(delivery)
-        except BaseException as failure:  # noqa: BLE001 - a bug of ours or of the host's
+        except BaseException as failure:  # noqa: BLE001 - a bug of ours or of the environment's
             error = failure
-            self.subscription.hooks.tell(lambda hook: hook.failed("processor", error))
+            self.subscription.hooks.notify(lambda hook: hook.failed("processor", error))
             return self.processor.decide(delivery, error), None
 
     def _process_batch_safely(self, batch: Sequence[Delivery]) -> list[Outcome]:
@@ -103,7 +103,7 @@ class Server:
             return self.processor.process_batch(batch)
         except BaseException as failure:  # noqa: BLE001 - as for a single one
             error = failure
-            self.subscription.hooks.tell(lambda hook: hook.failed("processor", error))
+            self.subscription.hooks.notify(lambda hook: hook.failed("processor", error))
             return [self.processor.decide(delivery, error) for delivery in batch]
 
     def _serve_batch(self, batch: Sequence[Delivery]) -> None:
@@ -121,14 +121,14 @@ class Server:
             )
         )
 
-    def _learn_pace(self, mean: float) -> None:
+    def _learn_mean(self, mean: float) -> None:
         # A handler that turns slow is believed at once, one that turns fast slowly.
-        known = self.subscription.pace
+        known = self.subscription.mean_seconds
         grown = mean if mean > known else (7 * known + mean) / 8
-        self.subscription.pace = max(1e-9, grown)
+        self.subscription.mean_seconds = max(1e-9, grown)
 
 
-def _results_of(batch: Sequence[Delivery], passage: Passage) -> Results:
+def _results_of(batch: Sequence[Delivery], passage: SliceResult) -> Results:
     """Return what became of the first deliveries of a batch, as many as were served."""
     times, ended = passage.times, passage.ended
     count = len(times) - 1

@@ -12,12 +12,12 @@ from django_gomq.bus.backend import Backend, Settled
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.counts import ConsumerCounts
 from django_gomq.bus.delivery import (
+    Chunk,
     DeadLettered,
     Delivery,
     Dropped,
     Outcome,
     RetryAfter,
-    Run,
 )
 
 Ended = tuple[Delivery, Outcome]
@@ -79,19 +79,19 @@ class Settler:
     def _ack(self, done: Sequence[Delivery]) -> Sequence[Delivery]:
         try:
             return self._backend.ack(self._subscription, done)
-        except Exception as error:  # noqa: BLE001 - the server went away
+        except Exception as error:  # noqa: BLE001 - the runner went away
             self._report_failure(error)
             return done  # whether it knows or not: it may hand them out again
 
     def _end(self, ended: Sequence[Ended]) -> list[Settled]:
         try:
             return self._backend.settle(self._subscription, ended)
-        except Exception as error:  # noqa: BLE001 - the server went away
+        except Exception as error:  # noqa: BLE001 - the runner went away
             self._report_failure(error)
             return [Settled.LOST_LEASE] * len(ended)
 
     def _report_failure(self, error: Exception) -> None:
-        self._subscription.hooks.tell(lambda hook: hook.failed("settle", error))
+        self._subscription.hooks.notify(lambda hook: hook.failed("settle", error))
 
     def _count(
         self, results: Results, lost: Sequence[Delivery], answers: Sequence[Settled]
@@ -135,7 +135,7 @@ class Settler:
             case RetryAfter(_, error, verdict):
                 counts.retries += 1
                 if answer is not Settled.KEPT:
-                    counts.handed_back += 1  # the server brings it again
+                    counts.handed_back += 1  # the runner brings it again
                 if error is not None:
                     counts.count_failure(event_type, verdict, error)
             case DeadLettered(error, verdict):
@@ -150,22 +150,22 @@ class Settler:
                 self._report_one(delivery, outcome)
 
     def _report_one(self, delivery: Delivery, outcome: Outcome) -> None:
-        tell = self._subscription.hooks.tell
+        notify = self._subscription.hooks.notify
         broker, name = self._subscription.broker, self._subscription.consumer.name
         message, attempt = delivery.message, delivery.attempt
         match outcome:
             case RetryAfter():
-                tell(
+                notify(
                     lambda hook: hook.retrying(broker, name, message, attempt, outcome)
                 )
             case DeadLettered(error):
-                tell(
+                notify(
                     lambda hook: hook.dead_lettered(
                         broker, name, message, attempt, error
                     )
                 )
             case Dropped(reason):  # pragma: no branch - there is no other
-                tell(lambda hook: hook.dropped(broker, name, [message], reason))
+                notify(lambda hook: hook.dropped(broker, name, [message], reason))
 
 
 def _observe(
@@ -185,7 +185,7 @@ def _observe(
     spent = last - first
     if not counts.duration.observe_within(0.0, spent, spent, count):
         counts.duration.observe_all(list(map(sub, times[1:], times)))
-    waiting = (served if isinstance(served, Run) else Run(served)).waiting
+    waiting = (served if isinstance(served, Chunk) else Chunk(served)).waiting
     total = sum(times) - last - waiting.total
     least, most = first - waiting.latest, times[-2] - waiting.earliest
     if not counts.wait.observe_within(least, most, total, count):

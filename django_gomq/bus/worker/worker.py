@@ -16,33 +16,33 @@ from django_gomq.bus.fork import claim_thread
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.timers import Timers
 
-from .async_loop import LoopRunner
-from .environment import Host
-from .ready_queue import ReadyList
-from .runner import Server
+from .async_loop import AsyncLoop
+from .environment import Environment
+from .ready_queue import ReadyQueue
+from .runner import ConsumerRunner
 
 
-class Seat(msgspec.Struct, eq=False):
+class HandlerThread(msgspec.Struct, eq=False):
     """The place of one handler thread, which alone writes to it."""
 
-    server: Server | None = None
+    runner: ConsumerRunner | None = None
     since: float = 0.0
     reported: bool = False
 
 
-def report_overruns(seats: Iterable[Seat]) -> None:
+def report_overruns(handler_threads: Iterable[HandlerThread]) -> None:
     """Tell hooks, once, of each slice that takes longer than its consumer's timeout."""
     now = time.monotonic()
-    for seat in seats:
-        server = seat.server
-        if server is None or seat.reported:
+    for handler_thread in handler_threads:
+        runner = handler_thread.runner
+        if runner is None or handler_thread.reported:
             continue
-        consumer = server.subscription.consumer
-        ran = now - seat.since
+        consumer = runner.subscription.consumer
+        ran = now - handler_thread.since
         if consumer.timeout is not None and ran > consumer.timeout:
-            seat.reported = True
-            broker, name = server.subscription.broker, consumer.name
-            server.subscription.hooks.tell(
+            handler_thread.reported = True
+            broker, name = runner.subscription.broker, consumer.name
+            runner.subscription.hooks.notify(
                 lambda hook: hook.overran(broker, name, ran)  # noqa: B023
             )
 
@@ -62,42 +62,46 @@ class Worker:
     """
 
     def __init__(
-        self, threads: int = 8, *, host: Host | None = None, hooks: Hooks | None = None
+        self,
+        threads: int = 8,
+        *,
+        environment: Environment | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self.threads = threads
-        self.host = host or Host()
+        self.environment = environment or Environment()
         self.hooks = hooks or Hooks()
         self.timers = Timers(self._report("timers"))
-        self._loop = LoopRunner(
-            self._report("loop"), self._report_block, host=self.host
+        self._loop = AsyncLoop(
+            self._report("loop"), self._report_block, environment=self.environment
         )
-        self._ready: ReadyList[Server | Errand] = ReadyList()
+        self._ready: ReadyQueue[ConsumerRunner | Errand] = ReadyQueue()
         self.run_soon: Callable[[Errand], bool] = self._ready.call
         """Has a handler thread that sleeps run something; returns whether one does.
 
         Wakes it, which costs 5 us, and does not block. What the errand gives to
         subscriptions is served by the same thread, without another wake-up.
         """
-        self._servers: dict[Subscription, Server] = {}
-        self._seats: list[Seat] = []
+        self._runners: dict[Subscription, ConsumerRunner] = {}
+        self._handler_threads: list[HandlerThread] = []
         self._pool: list[Thread] = []
         self._lingering: set[Subscription] = set()
         self._lock = Lock()
 
-    def attach(self, server: Server) -> None:
+    def attach(self, runner: ConsumerRunner) -> None:
         """Serve this subscription from now on."""
-        subscription = server.subscription
+        subscription = runner.subscription
         with self._lock:
-            self._servers[subscription] = server
+            self._runners[subscription] = runner
             if subscription.consumer.is_async and self._pool:
                 self._loop.start()
-        subscription.on_work = self._choose_wake(server)
+        subscription.on_work = self._choose_wake(runner)
         subscription.notify_all()
 
     def detach(self, subscription: Subscription) -> None:
         """Serve this subscription no more; what runs is left to run."""
         with self._lock:
-            self._servers.pop(subscription, None)
+            self._runners.pop(subscription, None)
         subscription.on_work = lambda: None
 
     def start(self) -> None:
@@ -106,29 +110,32 @@ class Worker:
             if self._pool:
                 return
             self.timers.start()
-            self.timers.every_second(partial(report_overruns, self._seats))
+            self.timers.every_second(partial(report_overruns, self._handler_threads))
             self.timers.every_second(self._ready.wake)  # an errand may hang in a hook
             self.timers.every_second(self._loop.watch)
             for number in range(1, self.threads + 1):
-                seat = Seat()
+                handler_thread = HandlerThread()
                 thread = Thread(
                     target=self._run,
-                    args=(seat,),
+                    args=(handler_thread,),
                     name=f"gomq-handler-{number}",
                     daemon=True,
                 )
-                self._seats.append(seat)
+                self._handler_threads.append(handler_thread)
                 self._pool.append(thread)
                 thread.start()
-            if any(subscription.consumer.is_async for subscription in self._servers):
+            if any(subscription.consumer.is_async for subscription in self._runners):
                 self._loop.start()
-        for server in list(self._servers.values()):
-            server.subscription.notify_all()
+        for runner in list(self._runners.values()):
+            runner.subscription.notify_all()
 
     @property
     def busy(self) -> int:
         """How many handler threads are inside a slice."""
-        return sum(seat.server is not None for seat in self._seats)
+        return sum(
+            handler_thread.runner is not None
+            for handler_thread in self._handler_threads
+        )
 
     @property
     def alive(self) -> int:
@@ -140,63 +147,65 @@ class Worker:
         """For how many seconds an async handler has blocked its loop; 0 if none has."""
         return self._loop.lag
 
-    def _choose_wake(self, server: Server) -> Callable[[], object]:
-        consumer = server.subscription.consumer
+    def _choose_wake(self, runner: ConsumerRunner) -> Callable[[], object]:
+        consumer = runner.subscription.consumer
         if consumer.is_async:
-            return partial(self._loop.pump, server)
+            return partial(self._loop.pump, runner)
         if consumer.batch is not None and consumer.linger:
-            return partial(self._wake_or_linger, server)
-        return partial(self._schedule, server)
+            return partial(self._wake_or_linger, runner)
+        return partial(self._schedule, runner)
 
-    def _schedule(self, server: Server) -> None:
+    def _schedule(self, runner: ConsumerRunner) -> None:
         try:
-            server.subscription.turns.pop()
+            runner.subscription.free_slots.pop()
         except IndexError:
             return  # all threads that may serve it will look again when they are done
-        self._ready.add(server)
+        self._ready.add(runner)
 
-    def _take_turn_again(self, server: Server) -> None:
-        consumer = server.subscription.consumer
+    def _take_turn_again(self, runner: ConsumerRunner) -> None:
+        consumer = runner.subscription.consumer
         if consumer.linger:
-            server.subscription.notify()  # a batch that is not full waits for more
+            runner.subscription.notify()  # a batch that is not full waits for more
             return
         try:
-            server.subscription.turns.pop()
+            runner.subscription.free_slots.pop()
         except IndexError:
             return
-        self._ready.add_quietly(server)
+        self._ready.add_quietly(runner)
 
-    def _wake_or_linger(self, server: Server) -> None:
-        subscription = server.subscription
+    def _wake_or_linger(self, runner: ConsumerRunner) -> None:
+        subscription = runner.subscription
         consumer = subscription.consumer
         channel = subscription.channel
         # No room left: what comes now would be dropped while we wait for more.
         is_full = len(channel) >= (consumer.batch or 1) or not channel.has_room
-        if subscription.in_hurry or is_full:
-            self._schedule(server)
+        if subscription.draining or is_full:
+            self._schedule(runner)
             return
         with self._lock:
             if subscription in self._lingering:
                 return
             self._lingering.add(subscription)
-        self.timers.after(consumer.linger, lambda: self._end_linger(server))
+        self.timers.after(consumer.linger, lambda: self._end_linger(runner))
 
-    def _end_linger(self, server: Server) -> None:
+    def _end_linger(self, runner: ConsumerRunner) -> None:
         with self._lock:
-            self._lingering.discard(server.subscription)
-        if server.subscription.has_work:
-            self._schedule(server)
+            self._lingering.discard(runner.subscription)
+        if runner.subscription.has_work:
+            self._schedule(runner)
 
-    def _run(self, seat: Seat) -> None:
+    def _run(self, handler_thread: HandlerThread) -> None:
         claim_thread()
-        idle_from: float | None = None  # None: the host has been told, or need not be
+        idle_from: float | None = (
+            None  # None: the environment has been told, or need not be
+        )
         while not self._ready.closed:
             work = self._ready.next(_seconds_until(idle_from))
-            if isinstance(work, Server):
-                self._serve(work, seat)
+            if isinstance(work, ConsumerRunner):
+                self._serve(work, handler_thread)
                 idle_from = time.monotonic() + IDLE_SECONDS
             elif work is not None:
-                self._run_errand(work)  # it uses nothing of the host's
+                self._run_errand(work)  # it uses nothing of the environment's
             elif not self._ready.closed:
                 self._tell_host_idle()
                 idle_from = None
@@ -211,36 +220,36 @@ class Worker:
         finally:
             self._ready.expects_caller = False
 
-    def _serve(self, server: Server, seat: Seat) -> None:
-        subscription = server.subscription
-        seat.since, seat.reported = time.monotonic(), False
-        seat.server = server
+    def _serve(self, runner: ConsumerRunner, handler_thread: HandlerThread) -> None:
+        subscription = runner.subscription
+        handler_thread.since, handler_thread.reported = time.monotonic(), False
+        handler_thread.runner = runner
         try:
-            batch = [] if subscription.paused else subscription.take(server.share())
+            batch = [] if subscription.paused else subscription.take(runner.share())
             if batch and subscription.has_work:
                 subscription.notify()  # more than our share: wake the next thread
             if batch:
-                server.serve(batch)
+                runner.serve(batch)
         except BaseException as error:  # noqa: BLE001 - the thread outlives any bug
             self._report("worker")(error)
         finally:
-            seat.server = None
-            subscription.turns.append(None)
+            handler_thread.runner = None
+            subscription.free_slots.append(None)
         # What came while our turn was taken woke nobody; we come back for it.
         if subscription.has_work and not subscription.paused:
-            self._take_turn_again(server)
+            self._take_turn_again(runner)
 
     def _tell_host_idle(self) -> None:
         try:
-            self.host.thread_idle()
-        except Exception as error:  # noqa: BLE001 - a host's bug ends no thread
-            self._report("host")(error)
+            self.environment.thread_idle()
+        except Exception as error:  # noqa: BLE001 - a environment's bug ends no thread
+            self._report("environment")(error)
 
     def _report_block(self, consumer: str, seconds: float, where: str) -> None:
-        self.hooks.tell(lambda hook: hook.loop_blocked(consumer, seconds, where))
+        self.hooks.notify(lambda hook: hook.loop_blocked(consumer, seconds, where))
 
     def _report(self, part: str) -> Callable[[BaseException], None]:
-        return lambda error: self.hooks.tell(lambda hook: hook.failed(part, error))
+        return lambda error: self.hooks.notify(lambda hook: hook.failed(part, error))
 
     def stop(self, timeout: float) -> int:
         """End all threads; return how many were still inside a handler at the end.

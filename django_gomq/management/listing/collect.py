@@ -25,7 +25,7 @@ from .overview import (
     BrokerRow,
     ConsumerRow,
     Declared,
-    Emitter,
+    EmitCall,
     EventRow,
     Overview,
     RouteRow,
@@ -35,7 +35,7 @@ from .overview import (
 
 def find_warnings(
     overview: Overview,
-    misnamed: Mapping[str, Sequence[Emitter]],
+    misnamed: Mapping[str, Sequence[EmitCall]],
     unreadable: Mapping[str, str],
 ) -> Iterator[WarningRow]:
     """Yield a warning for whoever has no other side, and for what could not be read."""
@@ -97,7 +97,9 @@ def _by_name(site: Site) -> Sequence[Consumer]:
     return sorted(site.consumers, key=lambda consumer: consumer.name)
 
 
-def _events(site: Site, emitted: Mapping[str, Sequence[Emitter]]) -> Iterator[EventRow]:
+def _events(
+    site: Site, emitted: Mapping[str, Sequence[EmitCall]]
+) -> Iterator[EventRow]:
     classes: dict[str, list[EventMeta]] = defaultdict(list)
     for cls in event_classes():
         classes[cls.__event_type__].append(cls)

@@ -21,7 +21,7 @@ from django.conf import settings
 from django_gomq import aemit, emit, emit_many, emit_model_events, emit_on_signal
 from django_gomq.bus.event import Event, EventMeta
 
-from .overview import Emitter
+from .overview import EmitCall
 
 _INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 _LEFT_OUT: Final = frozenset({"tests", "test", "migrations", "node_modules"})
@@ -262,22 +262,22 @@ _MODEL_EVENTS: Final = ("created", "updated", "saved", "deleted")
 _LONGEST: Final = 60
 
 
-class Emitters(msgspec.Struct, frozen=True):
+class EmitCalls(msgspec.Struct, frozen=True):
     """Who emits what."""
 
-    by_event: Mapping[str | None, Sequence[Emitter]]
+    by_event: Mapping[str | None, Sequence[EmitCall]]
     """By event type; under None those of which only a run would tell."""
     unreadable: Mapping[str, str]
     """Why a file could not be read, by its name."""
 
 
-def find_emitters(files: Mapping[str, Path]) -> Emitters:
+def find_emitters(files: Mapping[str, Path]) -> EmitCalls:
     """Return the calls that emit in the files of these modules. Imports none of them.
 
     A name in a file is what it is in this process. In a file whose module is not loaded
     these are what it imports from those that are, and its own constants.
     """
-    found: dict[str | None, list[Emitter]] = defaultdict(list)
+    found: dict[str | None, list[EmitCall]] = defaultdict(list)
     unreadable = {}
     for module, path in files.items():
         file = module.replace(".", "/")
@@ -287,10 +287,10 @@ def find_emitters(files: Mapping[str, Path]) -> Emitters:
                 found[event].append(emitter)
         except _UNREADABLE as error:
             unreadable[file] = str(error)
-    return Emitters({name: sorted(found[name]) for name in found}, unreadable)
+    return EmitCalls({name: sorted(found[name]) for name in found}, unreadable)
 
 
-def _emitters(source: Source, file: str) -> Iterator[tuple[str | None, Emitter]]:
+def _emitters(source: Source, file: str) -> Iterator[tuple[str | None, EmitCall]]:
     own = bindings(source.tree) if source.module not in sys.modules else {}
     constants = {name: own[name] for name in own if name not in source.imports}
     for node, names in calls(source.tree, constants):
@@ -299,7 +299,7 @@ def _emitters(source: Source, file: str) -> Iterator[tuple[str | None, Emitter]]
             named = {keyword.arg: keyword.value for keyword in node.keywords}
             events = list(_events(name, given, named, place))
             shown = events if name == "emit_on_signal" else given
-            emitter = Emitter(file, node.lineno, name, _shorten(shown))
+            emitter = EmitCall(file, node.lineno, name, _shorten(shown))
             for event in {place.event_type(expression) for expression in events} or {
                 None
             }:

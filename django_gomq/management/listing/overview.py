@@ -11,7 +11,7 @@ Declared = Literal["class", "settings", "consumer", "emit"]
 WarningKind = Literal["no_consumer", "no_emitter", "not_a_type", "unreadable"]
 
 
-class Emitter(msgspec.Struct, frozen=True, order=True):
+class EmitCall(msgspec.Struct, frozen=True, order=True):
     """One call that emits."""
 
     file: str
@@ -41,7 +41,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     broker: str
     consumers: Sequence[str]
     """Those enabled that subscribe to it, by name or by pattern."""
-    emitters: Sequence[Emitter]
+    emitters: Sequence[EmitCall]
 
 
 class ConsumerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +92,6 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     consumers: Sequence[ConsumerRow]
     brokers: Sequence[BrokerRow]
     routes: Sequence[RouteRow]
-    dynamic: Sequence[Emitter]
+    dynamic: Sequence[EmitCall]
     """Calls that emit what only a run would tell."""
     warnings: Sequence[WarningRow] = ()

@@ -10,7 +10,7 @@ import msgspec
 
 from django_gomq.management.tables import Cell, make_table
 
-from .overview import BrokerRow, ConsumerRow, Emitter, EventRow, Overview
+from .overview import BrokerRow, ConsumerRow, EmitCall, EventRow, Overview
 
 
 def as_json(overview: Overview) -> str:
@@ -89,14 +89,14 @@ def _emits(overview: Overview, ids: Mapping[str, str]) -> Iterator[str]:
         yield f"{ids[emitter.file]} -.->|{_text(_lines([emitter]))}| dynamic{index}"
 
 
-def _by_file(emitters: Iterable[Emitter]) -> Iterator[tuple[str, Sequence[Emitter]]]:
-    found: dict[str, list[Emitter]] = {}
+def _by_file(emitters: Iterable[EmitCall]) -> Iterator[tuple[str, Sequence[EmitCall]]]:
+    found: dict[str, list[EmitCall]] = {}
     for emitter in emitters:
         found.setdefault(emitter.file, []).append(emitter)
     yield from found.items()
 
 
-def _lines(emitters: Sequence[Emitter]) -> str:
+def _lines(emitters: Sequence[EmitCall]) -> str:
     calls = dict.fromkeys(emitter.call for emitter in emitters)
     lines = dict.fromkeys(str(emitter.line) for emitter in emitters)
     return f"{', '.join(calls)} :{', :'.join(lines)}"

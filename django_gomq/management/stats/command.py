@@ -17,12 +17,12 @@ from django_gomq.management.subcommand import Write
 from django_gomq.site import brokers
 
 from .arguments import DIRECTORY
-from .numbers import CANNOT_READ, FINE, Limits, Moment, rates_between, take
+from .numbers import CANNOT_READ, FINE, Limits, Snapshot, rates_between, take
 from .render import as_data, as_table
 from .sources import Page, SharedNumbers
 
-Tell = Callable[[Moment | str], None]
-"""Shows a moment, or what kept it from being one."""
+Tell = Callable[[Snapshot | str], None]
+"""Shows a snapshot, or what kept it from being one."""
 
 _never: Final = Event()
 
@@ -30,15 +30,15 @@ _never: Final = Event()
 class Watch:
     """Takes moments and tells them, each with rates since the one before."""
 
-    def __init__(self, take: Callable[[], Moment], tell: Tell) -> None:
+    def __init__(self, take: Callable[[], Snapshot], tell: Tell) -> None:
         """``take`` may raise CommandError."""
         self._take = take
         self._tell = tell
-        self._before: tuple[Moment, float] | None = None
+        self._before: tuple[Snapshot, float] | None = None
         self._code = FINE
 
     def run(self, seconds: float) -> int:
-        """Go on every so many seconds; return the exit code of the latest moment.
+        """Go on every so many seconds; return the exit code of the latest snapshot.
 
         Raises the CommandError of the first: what never worked is a mistake. A later
         one is told, as a server that restarts is away for a while. Blocks until Ctrl-C.
@@ -59,15 +59,15 @@ class Watch:
             self._tell(str(error))
 
     def _step(self) -> None:
-        moment, now = self._take(), time.monotonic()
+        snapshot, now = self._take(), time.monotonic()
         if self._before is not None:
             earlier, then = self._before
-            moment = moment.with_rates(
-                rates_between(earlier.numbers, moment.numbers, now - then)
+            snapshot = snapshot.with_rates(
+                rates_between(earlier.numbers, snapshot.numbers, now - then)
             )
-        self._before = moment, now
-        self._code = moment.exit_code  # before it is told: Ctrl-C may come then
-        self._tell(moment)
+        self._before = snapshot, now
+        self._code = snapshot.exit_code  # before it is told: Ctrl-C may come then
+        self._tell(snapshot)
 
 
 _CLEAR: Final = "\x1b[H\x1b[2J"
@@ -87,11 +87,11 @@ def show(options: Mapping[str, Any], write: Write) -> int:
     source = _source(options)
     limits = Limits(max_depth=options["max_depth"], max_age=options["max_age"])
     if options["watch"] is None:
-        moment = _moment(source, limits)
-        write(_as_document(moment) if options["json"] else as_table(moment))
-        return moment.exit_code
+        snapshot = _snapshot(source, limits)
+        write(_as_document(snapshot) if options["json"] else as_table(snapshot))
+        return snapshot.exit_code
     tell = _as_lines(write) if options["json"] else _as_blocks(write, options)
-    return Watch(lambda: _moment(source, limits), tell).run(options["watch"])
+    return Watch(lambda: _snapshot(source, limits), tell).run(options["watch"])
 
 
 def _source(options: Mapping[str, Any]) -> Source:
@@ -116,7 +116,7 @@ def _token_of_settings() -> str:
     return site.config.metrics.token
 
 
-def _moment(source: Source, limits: Limits) -> Moment:
+def _snapshot(source: Source, limits: Limits) -> Snapshot:
     try:
         numbers = take(source.read())
     except (ValueError, OverflowError, KeyError) as error:
@@ -125,15 +125,15 @@ def _moment(source: Source, limits: Limits) -> Moment:
             returncode=CANNOT_READ,
         ) from error
     over = list(limits.exceeded_by(numbers))
-    return Moment(source=source.name, numbers=numbers, over=over)
+    return Snapshot(source=source.name, numbers=numbers, over=over)
 
 
-def _as_document(moment: Moment) -> str:
-    return json.dumps(as_data(moment), indent=2)
+def _as_document(snapshot: Snapshot) -> str:
+    return json.dumps(as_data(snapshot), indent=2)
 
 
 def _as_lines(write: Write) -> Tell:
-    def tell(found: Moment | str) -> None:
+    def tell(found: Snapshot | str) -> None:
         data = {"error": found} if isinstance(found, str) else as_data(found)
         write(json.dumps(data))
 
@@ -144,7 +144,7 @@ def _as_blocks(write: Write, options: Mapping[str, Any]) -> Tell:
     """Redraw a terminal; write blocks of lines with two empty ones after to a file."""
     before, after = (_CLEAR, "") if options["is_terminal"] else ("", "\n\n")
 
-    def tell(found: Moment | str) -> None:
+    def tell(found: Snapshot | str) -> None:
         text = found if isinstance(found, str) else as_table(found)
         now = datetime.now(UTC).astimezone().isoformat(" ", "seconds")
         write(f"{before}{now}  {text}\n{after}")

@@ -92,7 +92,7 @@ class EventNumbers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Numbers(msgspec.Struct, frozen=True, kw_only=True):
-    """All that ``stats`` tells of one moment."""
+    """All that ``stats`` tells of one snapshot."""
 
     processes: int
     """How many processes these are the numbers of."""
@@ -241,7 +241,7 @@ Rate = Mapping[Key, float]
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts a second; what is new since the earlier moment has none."""
+    """Counts a second; what is new since the earlier snapshot has none."""
 
     handled: Rate
     failed: Rate
@@ -318,7 +318,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 )
 
 
-class Moment(msgspec.Struct, frozen=True, kw_only=True):
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers of one reading, and what follows from them."""
 
     source: str
@@ -334,6 +334,6 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
         """Of a command that ends here."""
         return OVER if self.over else FINE
 
-    def with_rates(self, rates: Rates | None) -> Moment:
-        """Return the same moment with rates."""
+    def with_rates(self, rates: Rates | None) -> Snapshot:
+        """Return the same snapshot with rates."""
         return msgspec.structs.replace(self, rates=rates)

@@ -12,25 +12,25 @@ from django_gomq.management.tables import Cell, make_table
 from .numbers import (
     ConsumerNumbers,
     EventNumbers,
-    Moment,
     Quantiles,
     Rate,
     Rates,
+    Snapshot,
     key_of,
 )
 
 
-def as_data(moment: Moment) -> Mapping[str, Any]:
+def as_data(snapshot: Snapshot) -> Mapping[str, Any]:
     """Return all that ``stats`` tells, as JSON has it."""
-    numbers, rates = moment.numbers, moment.rates
+    numbers, rates = snapshot.numbers, snapshot.rates
     found: dict[str, Any] = {
-        "source": moment.source,
+        "source": snapshot.source,
         "processes": numbers.processes,
         "consumers": [
             _consumer_data(consumer, rates) for consumer in numbers.consumers
         ],
         "events": [_event_data(event, rates) for event in numbers.events],
-        "over": list(moment.over),
+        "over": list(snapshot.over),
     }
     return found
 
@@ -60,11 +60,11 @@ _MINUTE: Final = 60.0
 _NOW: Final = "Consumers now (wait and handler: p50/p95, estimated from buckets)"
 
 
-def as_table(moment: Moment) -> str:
+def as_table(snapshot: Snapshot) -> str:
     """Return the tables as text; with columns of rates where there are some."""
-    numbers, rates = moment.numbers, moment.rates
+    numbers, rates = snapshot.numbers, snapshot.rates
     count = numbers.processes
-    parts = [f"{count} process{'es' * (count != 1)}, from {moment.source}"]
+    parts = [f"{count} process{'es' * (count != 1)}, from {snapshot.source}"]
     if not numbers.consumers and not numbers.events:
         parts.append("No process has counted anything so far.")
     parts += [
@@ -74,7 +74,7 @@ def as_table(moment: Moment) -> str:
             [_since_start(consumer, rates) for consumer in numbers.consumers],
         ),
         _part("Events", [_event(event, rates) for event in numbers.events]),
-        "\n".join(f"over: {line}" for line in moment.over),
+        "\n".join(f"over: {line}" for line in snapshot.over),
     ]
     return "\n\n".join(filter(None, parts))
 

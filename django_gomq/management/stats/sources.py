@@ -20,8 +20,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from django_gomq.observability.metrics.multiprocess.files import (
+    ListedFile,
     Listing,
-    NumberFile,
     look,
 )
 from django_gomq.observability.metrics.multiprocess.reader import Merger
@@ -149,7 +149,7 @@ class SharedNumbers:
             raise self._error(f"has what is no file of numbers: {unreadable[0]}")
         return families.all()
 
-    def _files(self, listing: Listing) -> Sequence[NumberFile]:
+    def _files(self, listing: Listing) -> Sequence[ListedFile]:
         ended = {slot for slot in listing.live_by_slot() if self._has_ended(slot)}
         return [
             file for file in listing.ours if not (file.is_live and file.slot in ended)

@@ -1,4 +1,4 @@
-"""Every metric by name, help, labels and how it adds up; it knows no broker."""
+"""Every metric by name, help, labels and how it adds up."""
 
 from __future__ import annotations
 

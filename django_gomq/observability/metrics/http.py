@@ -18,7 +18,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import msgspec
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from django_gomq.bus.fork import Process, current, settle_in
+from django_gomq.bus.fork import Process, current, register
 from django_gomq.observability.metrics import registration
 
 from .collector import BusCollector, Failures
@@ -143,59 +143,59 @@ class PortServer:
         self._page = Page(render, ports.admits, self._note)
         self._failures = failures
         failures.expect(KIND)
-        self._seat: _Seat | None = None
-        settle_in(self)
+        self._listener: _Listener | None = None
+        register(self)
         _servers.add(self)
 
-    def enter(self, process: Process) -> None:
+    def after_in_child(self, process: Process) -> None:
         """Close what belongs to the parent of this process: it would keep its port."""
-        seat = self._seat
-        if seat is not None and seat.process is not process:
-            self._seat = None
-            seat.close_inherited()
+        listener = self._listener
+        if listener is not None and listener.process is not process:
+            self._listener = None
+            listener.close_inherited()
 
     def close_inherited(self) -> None:
         """Close the socket if it is that of a parent, and no more. Idempotent."""
-        seat = self._seat
-        if seat is not None and seat.process.pid != os.getpid():
-            seat.close_inherited()
+        listener = self._listener
+        if listener is not None and listener.process.pid != os.getpid():
+            listener.close_inherited()
 
     @property
     def port(self) -> int | None:
         """Where this process serves, if it does."""
         current()
-        return self._seat.port if self._seat else None
+        return self._listener.port if self._listener else None
 
     def ensure(self) -> None:
         """See to it that this process serves. Returns at once; raises nothing."""
         process = current()
-        seat = self._seat
-        if seat is not None and not seat.is_due:
+        listener = self._listener
+        if listener is not None and not listener.is_due:
             return
         if not self.ports.may_serve():
             return
         with process.lock:
-            if self._seat is None or self._seat.is_due:
-                self._seat = _Seat(process)
-                self._start(self._seat)
+            if self._listener is None or self._listener.is_due:
+                self._listener = _Listener(process)
+                self._start(self._listener)
 
     def close(self) -> None:
         """Stop serving in this process. Idempotent."""
         current()
-        seat, self._seat = self._seat, None
-        if seat is not None:
-            seat.close()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
 
-    def _start(self, seat: _Seat) -> None:
+    def _start(self, listener: _Listener) -> None:
         thread = Thread(
-            target=self._run, args=(seat,), name="gomq-metrics", daemon=True
+            target=self._run, args=(listener,), name="gomq-metrics", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # the interpreter ends: nobody will scrape this any more
-            seat.close()
+            listener.close()
 
-    def _run(self, seat: _Seat) -> None:
+    def _run(self, listener: _Listener) -> None:
         try:
             server = self._bind()
         except OSError:
@@ -205,9 +205,9 @@ class PortServer:
                 "free for the metrics of this process; make GOMQ['METRICS']"
                 "['PORT_RANGE'] larger than the processes are many. It is tried again",
             )
-            seat.fail()
+            listener.fail()
         else:
-            seat.serve(server)
+            listener.serve(server)
 
     def _note(self, text: str) -> None:
         self._failures.note(KIND, text)
@@ -222,7 +222,7 @@ class PortServer:
         raise refusal or OSError("the range is empty")
 
 
-class _Seat:
+class _Listener:
     """What one process serves with."""
 
     def __init__(self, process: Process) -> None:

@@ -11,12 +11,12 @@ from prometheus_client.registry import Collector
 
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.worker.worker import Worker
-from django_gomq.observability.metrics.multiprocess.collector import Sharing
+from django_gomq.observability.metrics.multiprocess.collector import SharedMetrics
 
 from .collector import BusCollector
 
 _installed: WeakKeyDictionary[CollectorRegistry, BusCollector] = WeakKeyDictionary()
-_sharing: WeakKeyDictionary[CollectorRegistry, Sharing] = WeakKeyDictionary()
+_sharing: WeakKeyDictionary[CollectorRegistry, SharedMetrics] = WeakKeyDictionary()
 
 
 def install(
@@ -38,7 +38,7 @@ def install(
     uninstall(registry)
     collector.get_brokers, collector.get_worker = get_brokers, get_worker
     if directory:
-        _sharing[registry] = Sharing(directory, collector)
+        _sharing[registry] = SharedMetrics(directory, collector)
     else:
         registry.register(collector)
     _installed[registry] = collector

@@ -35,7 +35,7 @@ from .spans import (
     describe_process,
     describe_send,
     end_send,
-    tell_outcome,
+    set_outcome,
 )
 
 SPAN_KEY: Final[str] = next(iter(trace.set_span_in_context(trace.INVALID_SPAN)))
@@ -121,7 +121,7 @@ class TracingHook(Hook):
         provider = tracer_provider or trace.get_tracer_provider()
         self._tracer = provider.get_tracer(name.DJANGO_GOMQ)
         # A trace of its own may be kept whatever became of the emit's.
-        self.keeps_little = self._is_parent and follows_parents(provider)
+        self.has_unsampled_path = self._is_parent and follows_parents(provider)
 
     def capture_context(self) -> object:
         """Return the context of the emit, for a message that waits for its commit."""
@@ -151,7 +151,7 @@ class TracingHook(Hook):
         message.add_headers(write(sent, message.headers))
         return lambda error: end_send(span, error)
 
-    def carry(self, message: Message[Any]) -> bool:
+    def propagate_unsampled(self, message: Message[Any]) -> bool:
         """Have a message carry the ids of a span that nobody keeps."""
         # Every emit comes through here: each line costs 15 to 60 ns. The handler's
         # thread, on another core, would pay 500 for a look into the context.
@@ -171,7 +171,9 @@ class TracingHook(Hook):
         force_setattr(message, "headers", CarriedHeaders(context, headers))
         return True
 
-    def lend_context(self, message: Message[Any], context: contextvars.Context) -> bool:
+    def enter_unsampled(
+        self, message: Message[Any], context: contextvars.Context
+    ) -> bool:
         """Have a handler run in the emit's own context where no span would be kept."""
         headers: Any = message.headers
         if type(headers) is not CarriedHeaders:
@@ -241,7 +243,7 @@ class _ProcessSpan(Watch):
     def end(self, outcomes: Sequence[Outcome]) -> None:
         try:
             if self._span.is_recording():
-                tell_outcome(self._span, outcomes)
+                set_outcome(self._span, outcomes)
         finally:
             otel_context.detach(self._token)
             self._span.end()

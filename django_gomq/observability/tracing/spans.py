@@ -124,7 +124,7 @@ def _common(operation: str, broker: str, backend: str) -> Attributes:
     }
 
 
-def tell_outcome(span: Span, outcomes: Sequence[Outcome]) -> None:
+def set_outcome(span: Span, outcomes: Sequence[Outcome]) -> None:
     """Describe what came of it; of a batch, the first failure."""
     failures = [outcome for outcome in outcomes if not isinstance(outcome, Ack)]
     match failures[0] if failures else outcomes[0]:

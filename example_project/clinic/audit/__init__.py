@@ -1,1 +1,1 @@
-"""A trail of every health and patient event, written in batches; it knows no record."""
+"""A trail of every health and patient event, written in batches."""

@@ -1,4 +1,4 @@
-"""The audit trail's table; it knows no event class."""
+"""The audit trail's table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Analyses, and the switch of the analyser; they know no event."""
+"""Analyses, and the switch of the analyser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was sent to patients; it knows no event."""
+"""What was sent to patients."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Patients and their health records: the app that emits; it knows no consumer."""
+"""Patients and their health records: the app that emits."""

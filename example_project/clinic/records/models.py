@@ -1,4 +1,4 @@
-"""Tables of the records app; they know no event."""
+"""Tables of the records app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saving records: rows and events in one transaction; it knows no request."""
+"""Saving records: rows and events in one transaction."""
 
 from __future__ import annotations
 

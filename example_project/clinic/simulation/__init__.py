@@ -1,1 +1,1 @@
-"""Visitors of the clinic over HTTP: it counts answers and knows no model and no bus."""
+"""Visitors of the clinic over HTTP."""

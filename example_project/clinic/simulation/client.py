@@ -1,4 +1,4 @@
-"""One visitor's connection, kept alive; it counts each answer and knows no address."""
+"""One visitor's connection, kept alive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts, by the consumer that keeps them; they know no message."""
+"""Counts, by the consumer that keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which entries the flaky handler fails on; it knows no message."""
+"""Which entries the flaky handler fails on."""
 
 from __future__ import annotations
 

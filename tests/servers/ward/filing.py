@@ -1,4 +1,4 @@
-"""Celery's settings for a broker that is a folder; it knows no task."""
+"""Celery's settings for a broker that is a folder."""
 
 from __future__ import annotations
 

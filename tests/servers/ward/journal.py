@@ -1,4 +1,4 @@
-"""The ward's journal, one file for all its processes; it knows no event."""
+"""The ward's journal, one file for all its processes."""
 
 from __future__ import annotations
 

@@ -13,20 +13,20 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from django_gomq.bus.fork import Process, current, settle_in
+from django_gomq.bus.fork import Process, current, register
 from django_gomq.observability.metrics.broker_metrics import Families
 from django_gomq.observability.metrics.collector import BusCollector
 
 from .files import Listing, look
 from .reader import Merger
-from .slots import Slot, bury, claim, clear, remove_live
-from .writer import Ledger
+from .slots import Slot, claim, clear, reap, remove_live
+from .writer import SlotWriter
 
 LOOK_SECONDS: Final = 5.0  # how often one whom nobody scrapes looks for dead processes
 LOCK_SECONDS: Final = 1.0  # none holds it for longer than a few files take
 
 
-class Share:
+class ProcessMetrics:
     """The part of one process; it takes a slot when it first has something to say.
 
     Thread-safe. Methods raise OSError where the directory cannot be used, and
@@ -39,7 +39,7 @@ class Share:
         self._lock = Lock()
         self._slot: Slot | None = None
         self._lost: int | None = None
-        self._ledger: Ledger | None = None
+        self._writer: SlotWriter | None = None
         self._given: Mapping[str, float] = {}
         """What of our counts stays in files of slots that we left."""
         self._told = 0
@@ -71,8 +71,8 @@ class Share:
 
     def abandon(self) -> None:
         """Close, in a forked child, what the parent had open; it notices nothing."""
-        if self._ledger is not None:
-            self._ledger.close()
+        if self._writer is not None:
+            self._writer.close()
         if self._slot is not None:
             self._slot.release()
 
@@ -92,39 +92,39 @@ class Share:
             self._lock.release()
 
     def _write(self, own: BusCollector) -> None:
-        ledger = self._settle_in()
-        ledger.trouble = None
-        own.read(ledger)
-        if ledger.trouble is not None:
-            raise ledger.trouble
+        writer = self._settle_in()
+        writer.trouble = None
+        own.read(writer)
+        if writer.trouble is not None:
+            raise writer.trouble
 
-    def _settle_in(self) -> Ledger:
-        ledger, slot = self._ledger, self._slot
-        if ledger is not None and slot is not None:
-            if slot.is_in_place and ledger.is_in_place:
-                return ledger
+    def _settle_in(self) -> SlotWriter:
+        writer, slot = self._writer, self._slot
+        if writer is not None and slot is not None:
+            if slot.is_in_place and writer.is_in_place:
+                return writer
             self._lost = slot.number  # somebody emptied the directory
             self._drop(is_over=False)
         slot = claim(self._directory)
         try:
             # Where we were before, the numbers are ours: nobody died.
-            tidy = remove_live if slot.number == self._lost else bury
+            tidy = remove_live if slot.number == self._lost else reap
             tidy(self._directory, slot.number)
-            ledger = Ledger(self._directory, slot.number, self._given)
+            writer = SlotWriter(self._directory, slot.number, self._given)
         except BaseException:
             slot.release()
             raise
-        self._slot, self._ledger, self._lost = slot, ledger, None
-        return ledger
+        self._slot, self._writer, self._lost = slot, writer, None
+        return writer
 
     def _drop(self, *, is_over: bool) -> None:
         """Close all; note as given what of ours is left in the files."""
-        ledger, self._ledger = self._ledger, None
+        writer, self._writer = self._writer, None
         slot, self._slot = self._slot, None
-        if ledger is not None:
-            is_left = ledger.is_in_place
-            self._given = {**self._given, **ledger.given()} if is_left else {}
-            ledger.close()
+        if writer is not None:
+            is_left = writer.is_in_place
+            self._given = {**self._given, **writer.given()} if is_left else {}
+            writer.close()
         if slot is not None:
             try:
                 if is_over and slot.is_in_place:
@@ -140,10 +140,10 @@ class Share:
 
 
 _ATTEMPTS: Final = 3  # files of others may go while the client library reads them
-_KIND: Final = "Sharing"
+_KIND: Final = "SharedMetrics"
 
 
-class Sharing(Collector):
+class SharedMetrics(Collector):
     """Writes what this process counted where others read it, and reads all of it.
 
     Thread-safe. Made before a fork, it gives each process a slot of its own, at the
@@ -156,11 +156,11 @@ class Sharing(Collector):
         self.own = own
         own.failures.expect(_KIND)
         self._directory = str(Path(directory).absolute())
-        self._share: Share | None = None
-        self._inherited: list[Share] = []
-        settle_in(self)
+        self._share: ProcessMetrics | None = None
+        self._inherited: list[ProcessMetrics] = []
+        register(self)
 
-    def enter(self, process: Process) -> None:
+    def after_in_child(self, process: Process) -> None:
         """Forget, untouched, what belongs to the parent of this process."""
         share = self._share
         if share is not None and share.process is not process:
@@ -198,14 +198,16 @@ class Sharing(Collector):
         else:
             yield from self.own.collect()
 
-    def _here(self) -> Share:
+    def _here(self) -> ProcessMetrics:
         process = current()
         share = self._share
         if share is None:
             with process.lock:
                 while self._inherited:
                     self._inherited.pop().abandon()
-                share = self._share = self._share or Share(self._directory, process)
+                share = self._share = self._share or ProcessMetrics(
+                    self._directory, process
+                )
         return share
 
     def _guard(self, step: Callable[[], object]) -> bool:

@@ -1,4 +1,4 @@
-"""Files of named numbers, in the client library's format; they know no metric.
+"""Files of named numbers, in the client library's format.
 
 Four bytes say how much of the file is used, four are free. Then come the entries: the
 length of a key, the key, blanks up to a multiple of 8, the number and a time stamp.
@@ -83,7 +83,7 @@ def _make(path: str) -> None:
     os.replace(unready, path)  # noqa: PTH105 - as above
 
 
-class Cells:
+class NumberFile:
     """One such file, written by one thread of one process at a time.
 
     Readers need no lock: an entry is complete before it counts as used, and a number
@@ -172,7 +172,7 @@ _OURS: Final = re.compile(
 _LOCK: Final = "gomq_{}.lock"
 
 
-class NumberFile(msgspec.Struct, frozen=True):
+class ListedFile(msgspec.Struct, frozen=True):
     """One file of ours: numbers of one kind of one slot."""
 
     path: str
@@ -189,13 +189,13 @@ class NumberFile(msgspec.Struct, frozen=True):
 class Listing(msgspec.Struct, frozen=True):
     """What lies in the directory at one moment."""
 
-    ours: Sequence[NumberFile]
+    ours: Sequence[ListedFile]
     theirs: Sequence[str]
     """Paths of what others share through the client library."""
 
-    def live_by_slot(self) -> Mapping[int, Sequence[NumberFile]]:
+    def live_by_slot(self) -> Mapping[int, Sequence[ListedFile]]:
         """Return the files whose numbers end with their process, by slot."""
-        found: dict[int, list[NumberFile]] = {}
+        found: dict[int, list[ListedFile]] = {}
         for file in self.ours:
             if file.is_live:
                 found.setdefault(file.slot, []).append(file)
@@ -204,7 +204,7 @@ class Listing(msgspec.Struct, frozen=True):
 
 def look(directory: str) -> Listing:
     """Return what lies there. Raises OSError if it cannot be read."""
-    ours: list[NumberFile] = []
+    ours: list[ListedFile] = []
     theirs: list[str] = []
     for name in sorted(os.listdir(directory)):  # noqa: PTH208 - 20 times as fast
         if not name.endswith(".db"):
@@ -215,7 +215,7 @@ def look(directory: str) -> Listing:
             theirs.append(path)
             continue
         kind: Kind = "gauge" if found[2] else found[1]  # type: ignore[assignment]
-        ours.append(NumberFile(path, kind, found[2] or "", int(found[3])))  # type: ignore[arg-type]
+        ours.append(ListedFile(path, kind, found[2] or "", int(found[3])))  # type: ignore[arg-type]
     return Listing(ours, theirs)
 
 

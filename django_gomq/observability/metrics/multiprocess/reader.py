@@ -13,7 +13,7 @@ import msgspec
 from django_gomq.observability.metrics.broker_metrics import Families
 from django_gomq.observability.metrics.catalogue import ABOUT, About
 
-from .files import NumberFile, Torn, entries, read_used
+from .files import ListedFile, Torn, entries, read_used
 
 _ATTEMPTS: Final = 3  # a file may be replaced while it is read
 
@@ -50,7 +50,7 @@ class Merger:
         self._series: dict[tuple[str, tuple[str, ...], str | None], _Series] = {}
 
     def merge(
-        self, files: Iterable[NumberFile], note_failure: Callable[[str], None]
+        self, files: Iterable[ListedFile], note_failure: Callable[[str], None]
     ) -> Families:
         """Return the metrics of these files as one.
 
@@ -71,7 +71,7 @@ class Merger:
         _fill(out, totals)
         return out
 
-    def _add(self, file: NumberFile, totals: dict[_Series, float]) -> None:
+    def _add(self, file: ListedFile, totals: dict[_Series, float]) -> None:
         data = _read(file.path)
         if not data:
             return

@@ -15,7 +15,7 @@ from typing import Final
 from django_gomq.bus.fork import Process, current
 from django_gomq.observability.metrics.catalogue import PREFIX
 
-from .files import Listing, NumberFile, Torn, lock_path, look, read_numbers
+from .files import ListedFile, Listing, Torn, lock_path, look, read_numbers
 
 try:
     import fcntl
@@ -115,17 +115,17 @@ def clear(directory: str, listing: Listing) -> None:
         if slot is None:
             continue
         try:
-            _bury(number, files)
+            _reap(number, files)
         finally:
             slot.release()
 
 
-def bury(directory: str, number: int) -> None:
+def reap(directory: str, number: int) -> None:
     """Remove the live numbers of one who held this slot and died, if there are any.
 
     Logs one warning if there were messages. The caller holds the slot. Raises OSError.
     """
-    _bury(number, look(directory).live_by_slot().get(number, ()))
+    _reap(number, look(directory).live_by_slot().get(number, ()))
 
 
 def remove_live(directory: str, number: int) -> None:
@@ -133,7 +133,7 @@ def remove_live(directory: str, number: int) -> None:
     _remove(look(directory).live_by_slot().get(number, ()))
 
 
-def _bury(number: int, files: Sequence[NumberFile]) -> None:
+def _reap(number: int, files: Sequence[ListedFile]) -> None:
     left: Counter[str] = Counter()
     for file in files:
         if file.mode == "livesum":
@@ -150,7 +150,7 @@ def _bury(number: int, files: Sequence[NumberFile]) -> None:
     _remove(files)
 
 
-def _remove(files: Sequence[NumberFile]) -> None:
+def _remove(files: Sequence[ListedFile]) -> None:
     for file in files:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(file.path)  # noqa: PTH108 - a text, as everywhere here

@@ -1,4 +1,4 @@
-"""The numbers of one process, in the files of its slot; it knows no broker."""
+"""The numbers of one process, in the files of its slot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prometheus_client.mmap_dict import mmap_key
 
 from django_gomq.observability.metrics.catalogue import About, Catalogue, Kind, Mode
 
-from .files import Cells, Torn, number_path
+from .files import NumberFile, Torn, number_path
 
 logger = logging.getLogger("gomq.metrics")
 
@@ -24,7 +24,7 @@ class _Entry(msgspec.Struct, eq=False):
     """One number: where it is written, and what of it is ours."""
 
     about: About
-    cells: Cells
+    cells: NumberFile
     position: int
     base: float
     """What those before us in the slot counted; ours comes on top."""
@@ -40,7 +40,7 @@ class _Entry(msgspec.Struct, eq=False):
         self.cells[self.position] = own
 
 
-class Ledger(Catalogue):
+class SlotWriter(Catalogue):
     """All metrics of one process; what they are given is written where it changed.
 
     Counters and histograms that are in the slot's files are the base of ours, so that
@@ -61,7 +61,7 @@ class Ledger(Catalogue):
         self._directory = directory
         self._slot = slot
         self._given = given
-        self._files: dict[tuple[Kind, Mode], Cells] = {}
+        self._files: dict[tuple[Kind, Mode], NumberFile] = {}
         self._entries: dict[str, _Entry] = {}
         super().__init__(self._make_column)
 
@@ -94,7 +94,7 @@ class Ledger(Catalogue):
             return _Entry(about, cells, position, -given, own)
         return _Entry(about, cells, position, cells[position] - given, given)
 
-    def _cells(self, kind: Kind, mode: Mode) -> Cells:
+    def _cells(self, kind: Kind, mode: Mode) -> NumberFile:
         if (kind, mode) not in self._files:
             path = number_path(self._directory, kind, mode, self._slot)
             self._files[kind, mode] = _open(path)
@@ -196,10 +196,10 @@ def _parts(buckets: Sequence[Sequence[Any]], sum_value: float) -> list[float]:
     return numbers
 
 
-def _open(path: str) -> Cells:
+def _open(path: str) -> NumberFile:
     try:
-        return Cells(path)
+        return NumberFile(path)
     except Torn as error:
         logger.warning("%s is no file of numbers and is made anew: %s", path, error)
         os.unlink(path)  # noqa: PTH108 - a text, as everywhere here
-        return Cells(path)
+        return NumberFile(path)
