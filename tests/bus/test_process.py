@@ -174,7 +174,7 @@ def test_a_mark_that_is_lost_in_the_same_process_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before, resident = current(), Resident()
-    monkeypatch.setattr(process, "mark", process._PidPage())
+    monkeypatch.setattr(process, "is_same_process", process._PidPage())
 
     after = current()
 

@@ -25,7 +25,7 @@ HOW = "apt-get install pgbouncer, and as root have a user 'postgres'"
 
 CONFIGURATION = """\
 [databases]
-* = environment={host} port={server} user={user}
+* = host={host} port={server} user={user}
 
 [pgbouncer]
 listen_addr = 127.0.0.1
@@ -52,7 +52,7 @@ class Bouncer:
         """Write its configuration."""
         text = CONFIGURATION.format(
             folder=self._folder,
-            environment=server["HOST"],
+            host=server["HOST"],
             server=server["PORT"],
             user=server["USER"],
             port=self.port,

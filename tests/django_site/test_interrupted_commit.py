@@ -89,7 +89,7 @@ def test_an_interrupted_wait_for_room_publishes_what_has_room_and_refuses_the_re
     receipts: list[Receipt] = []
 
     def shoot() -> None:
-        queue = get_broker()._current_runtime().backend._book.by_type["page.viewed"]  # type: ignore[attr-defined]
+        queue = get_broker()._current_runtime().backend._queues.by_type["page.viewed"]  # type: ignore[attr-defined]
         wait_until(lambda: queue._waiters, "the flush to wait")
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGVTALRM)
 

@@ -328,7 +328,7 @@ def test_the_dispatcher_counts_as_down_only_where_it_should_run(
     broker.start()
     assert Page(registry).sum("dispatcher_up") == 1
 
-    broker._runtime.backend._dispatcher.duty.is_up = False  # type: ignore[union-attr]
+    broker._runtime.backend._dispatcher.loop.is_up = False  # type: ignore[union-attr]
 
     assert Page(registry).sum("dispatcher_up") == 0
     broker.close(timeout=0)

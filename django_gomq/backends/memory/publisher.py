@@ -222,7 +222,7 @@ class MemoryPublisher:
         due = time.monotonic() + message.delay
         errand = partial(self._shelve, due, queue, message)
         # Exceptions of signal handlers come up at calls: here after the last step. A
-        # queue of delays takes more of them, so that is for a thread where none come up.
+        # queue of delays takes more of them: that is for a thread where none come up.
         with queue._lock:  # noqa: SLF001
             queue._out += 1  # noqa: SLF001
             queue.delayed += 1
