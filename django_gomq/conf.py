@@ -215,6 +215,7 @@ _RULES: Final[_Rules] = {
     "DRAIN_TIMEOUT": _SECONDS,
     "FLUSH_TIMEOUT": _SECONDS,
     "MAX_BODY_BYTES": (_is_count, "a whole number from 1"),
+    "SOURCE": (_is_text, "who this site is, as a text"),
     "METRICS": _DICT,
     "TRACING": _DICT,
     "DEAD_LETTERS": _DICT,
@@ -317,6 +318,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     flush_timeout: float = 0.1
     """Seconds that a commit in a request waits for room."""
     max_body_bytes: int = 262_144
+    source: str = ""
+    """Who this site is on the wire; empty: the name of the project."""
     metrics: MetricsConfig = msgspec.field(default_factory=MetricsConfig)
     tracing: TracingConfig = msgspec.field(default_factory=TracingConfig)
     dead_letters: Mapping[str, Any] = msgspec.field(default_factory=dict)

@@ -81,11 +81,15 @@ def choose(options: EmitOptions) -> Options:
     return chosen
 
 
-State = Literal["accepted", "pending", "refused"]
+State = Literal["accepted", "pending", "refused", "unknown"]
 
 
 class Receipt(msgspec.Struct, eq=False):
-    """True unless the message was refused; ``pending`` until the transaction ends."""
+    """True if the message was taken or may still be; ``pending`` until the commit.
+
+    ``unknown``, which is false, is what a server did not answer in time: it may have
+    the message, or not.
+    """
 
     message: Message[Any]
     state: State = "pending"
@@ -97,13 +101,17 @@ class Receipt(msgspec.Struct, eq=False):
         """Note that the message was taken."""
         self.state = "accepted"
 
+    def doubt(self, error: PublishError | None = None) -> None:
+        """Note that nobody knows whether the message was taken."""
+        self.state, self.reason, self.error = "unknown", "unknown", error
+
     def refuse(self, reason: str, error: PublishError | None = None) -> None:
         """Note that nobody will see the message, and why."""
         self.state, self.reason, self.error = "refused", reason, error
 
     def __bool__(self) -> bool:
-        """Whether the message was not refused."""
-        return self.state != "refused"
+        """Whether the message was taken, or waits for its commit."""
+        return self.state in ("accepted", "pending")
 
     def __repr__(self) -> str:
         """Name the message and its state, never its data."""

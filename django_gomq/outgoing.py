@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.codec import decode_as
 from django_gomq.bus.delivery import Delivery, receive
-from django_gomq.bus.errors import NoConsumerError, PublishError
+from django_gomq.bus.errors import NoConsumerError, PublishError, PublishUnknownError
 from django_gomq.bus.message import Message
 from django_gomq.bus.timers import Deadline
 from django_gomq.commit import PendingBatch, add_pending, open_transaction
@@ -24,6 +24,8 @@ from django_gomq.testing.capture import CapturedEvents
 
 logger = logging.getLogger("gomq.emit")
 
+CHUNK: Final = 256
+"""So many are handed over in one call; an exception leaves only these in doubt."""
 MAX_WARNED: Final = 1000  # names of types may be data; these are remembered as told
 
 
@@ -67,18 +69,45 @@ def publish_now(items: Sequence[EmitBatch], timeout: float | None) -> None:
 def _publish_group(
     broker: Broker, group: Sequence[EmitBatch], timeout: float | None
 ) -> list[PublishError]:
+    """Hand over, chunk by chunk; return the refusals that are to be raised."""
+    deadline = Deadline.after(timeout)
+    receipts = [receipt for batch in group for receipt in batch.receipts]
+    parents = [batch.parents for batch in group for _ in batch.receipts]
+    watched = parents if any(parents) else ()
     answers: list[PublishError | None] = []
-    try:
-        broker.hand_over_many(
-            [receipt.message for batch in group for receipt in batch.receipts],
-            timeout,
-            [batch.parents for batch in group for _ in batch.receipts if batch.parents],
-            answers,
+    for start in range(0, len(receipts), CHUNK):
+        chunk = receipts[start : start + CHUNK]
+        answers += _publish_chunk(
+            broker, chunk, deadline.left(), watched[start : start + CHUNK]
         )
-        return _tell(group, answers)
-    except BaseException:  # a signal handler's: tell what was done, or tell it again
-        _tell(group, answers)
+    if not any(answers):
+        return []
+    batches = [batch for batch in group for _ in batch.receipts]
+    return [
+        error
+        for batch, receipt, error in zip(batches, receipts, answers, strict=True)
+        if error is not None and refuse(batch, receipt, error)
+    ]
+
+
+def _publish_chunk(
+    broker: Broker,
+    receipts: Sequence[Receipt],
+    timeout: float | None,
+    parents: Sequence[tuple[object, ...]],
+) -> list[PublishError | None]:
+    """Hand over so many in one call, and note in each receipt what was taken."""
+    messages = [receipt.message for receipt in receipts]
+    try:
+        answers = broker.hand_over_many(messages, timeout, parents)
+    except BaseException:  # a signal handler's: some of these may have been taken
+        for receipt in receipts:
+            receipt.doubt()
         raise
+    for receipt, error in zip(receipts, answers, strict=True):
+        if error is None:
+            receipt.state = "accepted"
+    return answers
 
 
 def publish_one(outgoing: EmitBatch, timeout: float | None) -> None:
@@ -102,26 +131,14 @@ def _by_broker(
     return groups.items()
 
 
-def _tell(
-    group: Sequence[EmitBatch], answers: Sequence[PublishError | None]
-) -> list[PublishError]:
-    """Tell every receipt its answer; return the refusals that are to be raised."""
-    raised = []
-    left = iter(answers)
-    for batch in group:
-        for receipt, error in zip(batch.receipts, left, strict=False):
-            if error is None:
-                receipt.state = "accepted"
-            elif refuse(batch, receipt, error):
-                raised.append(error)
-    return raised
-
-
 def refuse(outgoing: EmitBatch, receipt: Receipt, error: PublishError) -> bool:
     """Tell the receipt; warn once where nobody consumes the type.
 
     Returns whether the refusal is to be raised.
     """
+    if isinstance(error, PublishUnknownError):
+        receipt.doubt(error)
+        return _raises_refusals(outgoing)
     receipt.refuse(error.code, error)
     if not isinstance(error, NoConsumerError):
         return _raises_refusals(outgoing)
@@ -227,11 +244,29 @@ def defer(
             ]
         return
     assert connection is not None  # noqa: S101 - else they would be published now
-    if outgoing[
-        0
-    ].emitter.broker.hooks.publish_watchers:  # all brokers share their hooks
-        outgoing = [_with_parents(batch) for batch in outgoing]
-    add_pending(connection, PendingBatch(outgoing, publish_committed, roll_back))
+    waiting = []
+    for batch in outgoing:
+        if batch.emitter.broker.capabilities.transactional:
+            _write_into_transaction(batch, connection)
+        else:
+            waiting.append(batch)
+    if waiting and waiting[0].emitter.broker.hooks.publish_watchers:
+        # All brokers share their hooks.
+        waiting = [_with_parents(batch) for batch in waiting]
+    if waiting:
+        add_pending(connection, PendingBatch(waiting, publish_committed, roll_back))
+
+
+def _write_into_transaction(batch: EmitBatch, connection: BaseDatabaseWrapper) -> None:
+    """Publish inside the transaction: what is rolled back never existed."""
+    messages = [receipt.message for receipt in batch.receipts]
+    batch.emitter.broker.publish_in_transaction(messages, connection.alias)
+    add_pending(connection, PendingBatch((batch,), _note_commit, roll_back))
+
+
+def _note_commit(batches: Iterable[EmitBatch], may_wait: bool) -> None:
+    for batch in batches:
+        _accept_all(batch.receipts, may_wait)
 
 
 def _with_parents(outgoing: EmitBatch) -> EmitBatch:

@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
@@ -74,18 +74,18 @@ class Site:
 
     def _make_broker(self, alias: str, entry: BrokerConfig) -> Broker:
         backend = _import_backend(entry)
-        if entry.run == "worker" and not backend.capabilities.durable:
+        make_backend = functools.partial(backend, **entry.options)
+        capabilities = _try_options(alias, make_backend).capabilities
+        if entry.run == "worker" and not capabilities.durable:
             raise ConfigurationError(
                 f"GOMQ['BROKERS'][{alias!r}]: RUN 'worker' needs a backend with a "
                 "server; memory consumers run where events are emitted.",
                 broker=alias,
             )
-        make_backend = functools.partial(backend, **self._options(entry))
-        _try_options(alias, make_backend)
         shares = [self._routes.share_of(consumer, alias) for consumer in self.consumers]
         consumers = [consumer for consumer in shares if consumer is not None]
         for consumer in consumers:
-            backend.capabilities.check(consumer)
+            capabilities.check(consumer)
         return Broker(
             make_backend,
             alias,
@@ -96,16 +96,11 @@ class Site:
             may_start=functools.partial(self._may_start, entry.run),
             drain_timeout=self.drain_timeout,
             max_body_bytes=self.config.max_body_bytes,
+            source=self.config.source or _project(),
+            kept_dead_letters=self.config.dead_letters.get("KEEP"),
             wait_buckets=self.config.metrics.wait_buckets,
             handler_buckets=self.config.metrics.handler_buckets,
         )
-
-    def _options(self, entry: BrokerConfig) -> dict[str, Any]:
-        options = dict(entry.options)
-        keep = self.config.dead_letters.get("KEEP")
-        if keep is not None:
-            options.setdefault("dead_letters", keep)
-        return options
 
     def _declared(self, alias: str) -> list[str]:
         names = {cls.__event_type__ for cls in event_classes()}
@@ -188,6 +183,11 @@ class Site:
         return stopped
 
 
+def _project() -> str:
+    """Return who this site is on the wire, where ``SOURCE`` does not say."""
+    return str(settings.ROOT_URLCONF or "django").partition(".")[0]
+
+
 def _import_backend(entry: BrokerConfig) -> type[Backend]:
     try:
         backend = import_string(entry.backend)
@@ -202,10 +202,10 @@ def _import_backend(entry: BrokerConfig) -> type[Backend]:
     return backend
 
 
-def _try_options(alias: str, make_backend: functools.partial[Backend]) -> None:
+def _try_options(alias: str, make_backend: functools.partial[Backend]) -> Backend:
     """Make a backend once, so that wrong options are told now and not at an emit."""
     try:
-        make_backend()
+        return make_backend()
     except (TypeError, ConfigurationError) as error:
         raise ConfigurationError(
             f"GOMQ['BROKERS'][{alias!r}]['OPTIONS']: {error}", broker=alias

@@ -1,36 +1,58 @@
-"""The contract of a backend: what it stores, hands out and settles; no policy here."""
+"""The contract of a backend: it stores messages, hands them out and settles them.
+
+Everything else is the bus's, written once for all backends: the reader's thread and its
+back-off, room, leases and their heartbeat, permits, counts, retries where the server
+has no delayed ones, dead letters where it keeps none, and the batching of settlements.
+docs/backends.md says how to write one; ``django_gomq.testing.conformance`` tests it.
+"""
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
-from django_gomq.bus.channels.subscription import Subscription
-
+from .channels.subscription import Subscription
 from .consumer import Consumer
-from .delivery import ACK, Delivery, Outcome
-from .errors import ConfigurationError, PublishError
+from .dead_letters import DeadLetter
+from .delivery import Delivery, Outcome
+from .errors import ConfigurationError, MessageError, PublishError
 from .hooks import Hooks
-from .message import Message
-from .stats import QueueStats
-from .timers import Deadline, Timers
+from .message import DEFAULT_PRIORITY, Message
+from .stats import QueueStats, ServerStats
+from .timers import Timers
+
+POLL_SECONDS: Final = 0.1
+"""How often a backend is asked that has no ``wait`` of its own."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backend promises; the checks, the docs and the suite all read this."""
+    """What a backend promises; the bus, its checks and the suite read this."""
 
     durable: bool = False
-    """Messages survive a crash of the process."""
+    """Messages survive the process, which may then publish and run no consumer."""
     ordered_by_key: bool = False
     priority: bool = False
-    max_delay: float | None = None
-    """The longest delay in seconds; None: any."""
+    max_delay: float | None = 0.0
+    """The longest delay in seconds; 0: none, None: any."""
     replay: bool = False
     """A new consumer may start at kept history."""
+    transactional: bool = False
+    """``publish_in_transaction`` writes into an open transaction of the database."""
+    delayed_retry: bool = False
+    """The server brings a retry again after its delay; else it waits in the process."""
+    dead_letters: bool = False
+    """The server keeps dead letters; else the process keeps the latest."""
+    lease: float | None = None
+    """Seconds after which others get a delivery that was not extended; None: never."""
+    uncounted_release: bool = True
+    """What is given back unstarted does not count in ``Delivery.deliveries``."""
+    settles: bool = True
+    """Somebody has to be told how a delivery ended; memory keeps nothing of it."""
 
     def check(self, consumer: Consumer) -> None:
         """Raise ConfigurationError if the consumer asks for what is not promised."""
@@ -38,6 +60,33 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError(
                 f"Consumer {consumer.name!r}: this backend has no order by key.",
                 consumer=consumer.name,
+            )
+        if self.settles and consumer.overflow == "drop_oldest":
+            raise ConfigurationError(
+                f"Consumer {consumer.name!r}: overflow='drop_oldest' is for the memory "
+                "backend; others fetch no more than there is room for.",
+                consumer=consumer.name,
+            )
+
+    def check_message(self, message: Message[Any], broker: str) -> None:
+        """Raise ConfigurationError or MessageError for what is not promised.
+
+        That is a priority, and a delay above ``max_delay``.
+        """
+        if message.priority != DEFAULT_PRIORITY and not self.priority:
+            raise ConfigurationError(
+                f"The backend of broker {broker!r} has no priorities: leave priority "
+                f"out, or route {message.type!r} to a broker that has them.",
+                event=message.type,
+                broker=broker,
+            )
+        if self.max_delay is not None and message.delay > self.max_delay:
+            raise MessageError(
+                f"A delay of {message.delay} s is too long for broker {broker!r}: its "
+                f"backend takes up to {self.max_delay} s (max_delay): route "
+                f"{message.type!r} to a durable broker.",
+                event=message.type,
+                broker=broker,
             )
 
 
@@ -47,171 +96,233 @@ class Settled(Enum):
     DONE = "done"
     """It is settled; its permit may be given back."""
     KEPT = "kept"
-    """It stays with this process, permit and all, and will be offered again."""
+    """It could not be stored: it stays here, permit and all, and is offered again."""
     LOST_LEASE = "lost_lease"
     """It had been given to somebody else: this outcome counts for nothing."""
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that a consumer gave up on."""
+class Settlement(msgspec.Struct, frozen=True):
+    """How one delivery ended."""
 
-    message: Message[Any]
     consumer: str
-    attempt: int
-    error: str
-    """Class and text of the last error; never the payload."""
-    time: float
-    """Seconds since 1970."""
+    delivery: Delivery
+    outcome: Outcome
+    dead_letter: DeadLetter | None = None
+    """What to keep, where the outcome is a dead letter."""
+
+
+class Want(msgspec.Struct, frozen=True):
+    """How much may be fetched for one consumer."""
+
+    consumer: Consumer
+    room: int
+    """At most so many deliveries."""
+    busy_keys: frozenset[str] = frozenset()
+    """Keys of an ordered consumer that are held here: others of them wait anyway."""
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """What a server handed out for one consumer."""
+
+    consumer: str
+    deliveries: Sequence[Delivery]
+
+
+class ConsumerState(msgspec.Struct, frozen=True):
+    """How an operator wants a consumer to be in every process; None: as it is."""
+
+    paused: bool | None = None
+    capacity: int | None = None
+
+
+class Inbox(Protocol):
+    """Where a backend's own threads reach the bus; thread-safe."""
+
+    def accept(
+        self, consumer: str, deliveries: Sequence[Delivery]
+    ) -> Sequence[Delivery]:
+        """Take in what a server pushed; return what found no room. Does not block."""
+
+    def wanted(self, consumer: str) -> int:
+        """Return how many deliveries of a consumer are wanted now."""
+
+    def withdraw(
+        self, consumer: str, is_lost: Callable[[Delivery], bool], timeout: float
+    ) -> list[Delivery]:
+        """Forget what was given to somebody else; return what is still in a handler.
+
+        What waits goes at once; what is in a handler is waited for, up to ``timeout``
+        seconds.
+        """
+
+    def quarantine(
+        self, consumer: str, raw: bytes, error: MessageError, token: object
+    ) -> None:
+        """Keep, as a dead letter, what cannot be decoded; ``token`` is settled then."""
+
+    def report(self, error: BaseException) -> None:
+        """Tell the observers that something failed that goes on. Does not block."""
 
 
 class BackendContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a backend is given of the process it runs in."""
 
     broker: str
-    hooks: Hooks
+    """Its alias."""
+    source: str
+    """Who we are on the wire: the ``source`` of CloudEvents."""
+    owner: str
+    """This start of this process: no other has the same."""
+    inbox: Inbox
     timers: Timers
-    is_bus_thread: Callable[[], bool]
-    """Whether the current thread belongs to the bus, and so must never wait."""
-    run_soon: Callable[[Callable[[], object]], bool]
-    """Has a handler thread that sleeps run something short, if there is one."""
+    hooks: Hooks
 
 
 class Backend(ABC):
     """The adapter under a broker; one for each broker and process.
 
-    Its life is ``open``, ``subscribe`` (also while it reads), ``start_reading``,
-    ``stop_reading``, ``close``. Publishing and settling are thread-safe.
+    Its life is ``open``, then publishing, and where consumers run ``fetch`` and
+    ``settle``, then ``close``. Publishing and settling are thread-safe; ``fetch``,
+    ``wait``, ``extend``, ``stats`` and ``desired_state`` are called by one thread, the
+    reader's. Each may raise any exception: it is reported, and tried again.
     """
 
     name: ClassVar[str]
     """Short, for metrics and spans."""
-    capabilities: ClassVar[Capabilities]
+    capabilities: Capabilities
+    """Of the instance: options and vendor decide."""
+    kept_dead_letters: int | None = None
+    """How many the process keeps where the server keeps none; None: as is set."""
 
     @abstractmethod
     def open(self, context: BackendContext) -> None:
         """Take in what the process offers. No thread starts and no socket opens."""
+
+    def close(self, timeout: float) -> None:  # noqa: B027 - may hold nothing
+        """Let go of everything within so many seconds; idempotent."""
+
+    def setup(self, consumers: Sequence[Consumer]) -> list[str]:
+        """Declare, or verify, what these consumers need; return what was done."""
+        return []
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the options and the server, a sentence each."""
+        return []
+
+    @abstractmethod
+    def publish_many(
+        self, messages: Sequence[Message[Any]], timeout: float | None
+    ) -> list[PublishError | None]:
+        """Take what can be taken, in this order; answer None or the error for each.
+
+        Waits for the server's word up to ``timeout`` seconds, or the backend's own
+        limit if that is None, and for room only where a timeout is given. Never raises
+        for the server: BackendUnavailableError is what was not sent, and
+        PublishUnknownError what was sent and not answered.
+        """
+
+    def publish(self, message: Message[Any], timeout: float | None) -> None:
+        """Take one message, or raise the PublishError that says why not."""
+        (error,) = self.publish_many([message], timeout)
+        if error is not None:
+            raise error
+
+    def publish_in_transaction(
+        self, messages: Sequence[Message[Any]], using: str
+    ) -> None:
+        """Write messages into the open transaction of that database alias.
+
+        They exist once it commits, and never did if it is rolled back. Raises what
+        the database raises, and ConfigurationError for a database that is not ours.
+        """
+        raise NotImplementedError
+
+    def fetch(self, wants: Sequence[Want]) -> Sequence[Fetched]:
+        """Take what is ready, up to the room of each consumer; do not wait for it.
+
+        A backend whose server pushes calls ``context.inbox.accept`` instead.
+        """
+        return ()
+
+    def wait(self, timeout: float) -> None:
+        """Return when there may be something to fetch, or after so many seconds."""
+        time.sleep(min(timeout, POLL_SECONDS))
+
+    @abstractmethod
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """End deliveries, of many consumers; one answer each, in their order.
+
+        Called by one thread, never on an event loop, with what came together in 10 ms.
+        If it raises, each is offered again by itself.
+        """
+
+    def extend(self, deliveries: Sequence[Delivery]) -> list[Settled]:
+        """Keep the leases of deliveries that are held; DONE or LOST_LEASE for each."""
+        return [Settled.DONE] * len(deliveries)
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
+        """Give deliveries back that were not started, so that others may have them."""
+
+    def stats(self) -> Mapping[str, ServerStats]:
+        """Return what waits at the server, by consumer. Asked every ten seconds."""
+        return {}
+
+    def queue_stats(self) -> Mapping[str, QueueStats]:
+        """Return the numbers of each event type that queues are held for here."""
+        return {}
+
+    def dead_letters(self, after: str = "", limit: int = 100) -> list[DeadLetter]:
+        """Return dead letters that the server keeps, oldest first, after that id."""
+        return []
+
+    def replay(self, ids: Sequence[str]) -> int:
+        """Hand these dead letters to their consumers again; return how many."""
+        return 0
+
+    def discard(self, ids: Sequence[str]) -> int:
+        """Forget these dead letters; return how many there were."""
+        return 0
+
+    def desired_state(self) -> Mapping[str, ConsumerState]:
+        """Return how operators want consumers to be; asked at a start, and often."""
+        return {}
+
+    def make_reader(self) -> Reader | None:
+        """Return a reader of its own; None: the bus has one that calls ``fetch``."""
+        return None
+
+
+RunSoon = Callable[[Callable[[], object]], bool]
+"""Has an idle handler thread run something short; returns whether there is one."""
+
+
+class Reader(ABC):
+    """What feeds the channels of one broker; thread-safe."""
 
     @abstractmethod
     def subscribe(self, subscription: Subscription) -> None:
         """Read for this subscription too. Does not block."""
 
     @abstractmethod
-    def start_reading(self) -> None:
-        """Start the reader: it fills channels, never beyond their free room."""
+    def start(self, run_soon: RunSoon) -> None:
+        """Start reading; idempotent. Raises RuntimeError where no thread can start."""
 
     @abstractmethod
-    def publish(self, message: Message[Any], timeout: float | None) -> None:
-        """Take one message, or raise the PublishError that says why not.
-
-        Waits for room, or for the server's word, up to ``timeout`` seconds; None
-        does not wait for room. Never waits on a thread of the bus.
-        """
-
-    def check(self, message: Message[Any]) -> None:  # noqa: B027 - nothing to check
-        """Raise what ``publish`` would raise for such a message at any time.
-
-        That is a MessageError or a ConfigurationError.
-        """
-
-    def publish_many(
-        self, messages: Sequence[Message[Any]], timeout: float | None
-    ) -> list[PublishError | None]:
-        """Take what can be taken; answer None or the error for each message.
-
-        ``timeout`` bounds the call, not each message.
-        """
-        deadline = Deadline.after(timeout)
-        return [self._try_publish(message, deadline.left()) for message in messages]
-
-    def publish_into(
-        self,
-        answers: list[PublishError | None],
-        messages: Sequence[Message[Any]],
-        timeout: float | None,
-    ) -> None:
-        """Do as ``publish_many``, and add to ``answers`` what is known, as it is.
-
-        So its caller knows what was taken if a signal handler's exception ends it.
-        """
-        answers += self.publish_many(messages, timeout)
-
-    def _try_publish(
-        self, message: Message[Any], timeout: float | None
-    ) -> PublishError | None:
-        try:
-            self.publish(message, timeout)
-        except PublishError as error:
-            return error
-        return None
+    def stop_fetching(self) -> None:
+        """Take in nothing new; what was taken before still goes to its channels."""
 
     @abstractmethod
-    def settle(
-        self,
-        subscription: Subscription,
-        settlements: Sequence[tuple[Delivery, Outcome]],
-    ) -> list[Settled]:
-        """End deliveries of one subscription; one answer each. From any thread."""
-
-    def ack(
-        self, subscription: Subscription, deliveries: Sequence[Delivery]
-    ) -> list[Delivery]:
-        """End deliveries that succeeded; return those whose lease was lost."""
-        answers = self.settle(
-            subscription, [(delivery, ACK) for delivery in deliveries]
-        )
-        pairs = zip(deliveries, answers, strict=True)
-        return [delivery for delivery, answer in pairs if answer is Settled.LOST_LEASE]
-
-    def extend(
-        self, subscription: Subscription, deliveries: Sequence[Delivery]
-    ) -> list[Settled]:
-        """Keep the leases of deliveries in work; for the backend's own reader to call.
-
-        A backend without leases has nothing to keep.
-        """
-        return [Settled.DONE] * len(deliveries)
-
-    @abstractmethod
-    def release(
-        self, subscription: Subscription, deliveries: Sequence[Delivery]
-    ) -> None:
-        """Take deliveries back that were not started; no attempt is counted.
-
-        It also counts them, as dropped or as handed back, and releases their permits.
-        """
-
-    @abstractmethod
-    def stop_publishing(self) -> None:
-        """Refuse what comes now; messages taken before still go their way.
-
-        A backend whose messages outlive the process stops fetching here.
-        """
-
-    @abstractmethod
-    def stop_reading(self) -> None:
+    def stop(self) -> None:
         """End the reader; idempotent, returns within a second."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of everything; idempotent."""
-
     @property
-    def is_reading(self) -> bool:
-        """Whether the reader runs."""
-        return False
+    @abstractmethod
+    def is_up(self) -> bool:
+        """Whether it runs."""
 
-    def pending(self, before: float) -> int:
-        """Return how many messages are on their way to a channel of this process.
+    @abstractmethod
+    def pending(self, seconds: float) -> int:
+        """Return how many messages here are still to reach a channel in that time.
 
-        Messages that become due within ``before`` seconds count too. Retries that
-        wait in this process do not: they hold a permit of their channel.
+        Never asks a server.
         """
-        return 0
-
-    def dead_letters(self) -> list[DeadLetter]:
-        """Return the dead letters that are kept, oldest first."""
-        return []
-
-    def queue_stats(self) -> dict[str, QueueStats]:
-        """Return the numbers of each event type that it holds queues for."""
-        return {}

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Unpack
 
-from .backend import Backend, Capabilities, DeadLetter
+from .backend import Backend, Capabilities
 from .consumer import Consumer, ConsumerOptions, make_consumer
 from .counts import HANDLER_BUCKETS, WAIT_BUCKETS
+from .dead_letters import DeadLetter
 from .delivery import original
-from .errors import ConfigurationError, PublishError
+from .errors import ConfigurationError, NotRunningError, PublishError
 from .event import EventMeta
 from .fork import Process, current, is_same_process, register
 from .hooks import Hook, Hooks
 from .interrupts import run_shielded
-from .message import MAX_PRIORITY, NO_HEADERS, Message, validate
+from .message import DEFAULT_PRIORITY, NO_HEADERS, Message, validate
 from .runtime import BrokerRuntime, Publish
 from .stats import BrokerStats, Remainder
 from .worker.worker import Worker
@@ -41,6 +42,8 @@ class Broker:
         may_start: Callable[[], bool] = lambda: True,
         drain_timeout: float = 10.0,
         max_body_bytes: int = 262_144,
+        source: str = "django-gomq",
+        kept_dead_letters: int | None = None,
         wait_buckets: Sequence[float] = WAIT_BUCKETS,
         handler_buckets: Sequence[float] = HANDLER_BUCKETS,
     ) -> None:
@@ -56,13 +59,15 @@ class Broker:
             get_worker=get_worker,
             threads=threads,
             declared=tuple(declared),
+            source=source,
+            kept_dead_letters=kept_dead_letters,
             wait_buckets=tuple(wait_buckets),
             handler_buckets=tuple(handler_buckets),
         )
         self._consumers: dict[str, Consumer] = {}
         self._runtime: BrokerRuntime | None = None
         self._publish: Publish | None = None
-        """The runtime's own, as long as it runs in this process."""
+        """The runtime's own, as long as it may be used in this process."""
         for consumer in consumers:
             self._add(consumer)
         register(self)
@@ -92,14 +97,25 @@ class Broker:
             return self._runtime
 
     def _start_for(self, message: Message[Any]) -> BrokerRuntime:
-        """Return the runtime of this process, started, or refuse the message."""
+        """Return the runtime of this process, fit to publish, or refuse the message.
+
+        What outlives the process may be published where no consumer runs.
+        """
         runtime = self._current_runtime()
         if runtime.is_running:
             return runtime
+        is_durable = runtime.backend.capabilities.durable
         try:
-            if runtime.is_closed or not self._may_start():
+            if runtime.is_closed or not (is_durable or self._may_start()):
                 raise runtime.why_not_running(message.type)
-            self.start()
+            if self._may_start():
+                self.start()
+            else:
+                self._publish = runtime.publish
+        except NotRunningError as error:
+            if not is_durable:
+                runtime.publisher.refuse(message, error)
+                raise
         except PublishError as error:
             runtime.publisher.refuse(message, error)
             raise
@@ -156,6 +172,14 @@ class Broker:
         """The consumers that are enabled here."""
         return list(self._consumers.values())
 
+    def setup(self) -> list[str]:
+        """Declare at the server what the consumers need; return what was done.
+
+        To be called once for each deploy; blocks for the server, and raises what its
+        client raises. A backend without a server has nothing to declare.
+        """
+        return self._current_runtime().backend.setup(self.consumers)
+
     def start(self) -> None:
         """Start reader and handler threads in this process; idempotent.
 
@@ -194,13 +218,12 @@ class Broker:
             or type(message) is not Message
             or type(message.body) is not bytes
             or len(message.body) > self._max_body_bytes
-            or type(message.priority) is not int
-            or not 0 <= message.priority <= MAX_PRIORITY
+            or message.priority is not DEFAULT_PRIORITY
             or message.key is not None
             or message.headers is not NO_HEADERS
             or message.delay
         ):
-            validate(message, max_body_bytes=self._max_body_bytes)
+            self.check(message)
             self.hand_over(message, timeout)
             return
         try:
@@ -231,7 +254,7 @@ class Broker:
         That is MessageError and ConfigurationError; a full queue is none of these.
         """
         validate(message, max_body_bytes=self._max_body_bytes)
-        self._current_runtime().backend.check(message)
+        self._current_runtime().check(message)
 
     def publish_many(
         self, messages: Sequence[Message[Any]], *, timeout: float | None = None
@@ -243,10 +266,7 @@ class Broker:
         """
         messages = [original(message) for message in messages]
         for message in messages:
-            validate(message, max_body_bytes=self._max_body_bytes)
-        backend = self._current_runtime().backend
-        for message in messages:
-            backend.check(message)
+            self.check(message)
         return self.hand_over_many(messages, timeout)
 
     def hand_over_many(
@@ -254,12 +274,10 @@ class Broker:
         messages: Sequence[Message[Any]],
         timeout: float | None,
         parents: Sequence[tuple[object, ...]] = (),
-        answers: list[PublishError | None] | None = None,
     ) -> list[PublishError | None]:
         """Publish messages that were checked; else as ``publish_many``.
 
-        ``parents`` are what ``hooks.prepare`` returned for each. ``answers``,
-        an empty list, has what is known so far if this is interrupted.
+        ``parents`` are what ``hooks.prepare`` returned for each.
         """
         publisher = self._current_runtime().publisher
         try:
@@ -268,7 +286,23 @@ class Broker:
         except PublishError as error:
             publisher.refuse_all(messages[1:], error)
             return [error] * len(messages)
-        return publisher.publish_many(messages, timeout, parents, answers)
+        return publisher.publish_many(messages, timeout, parents)
+
+    def publish_in_transaction(
+        self,
+        messages: Sequence[Message[Any]],
+        using: str,
+        parents: Sequence[tuple[object, ...]] = (),
+    ) -> None:
+        """Write messages that were checked into the open transaction of a database.
+
+        For a backend that is ``transactional``. They exist once it commits. Raises
+        BrokerClosedError, and what the database raises; blocks as it does.
+        """
+        runtime = self._current_runtime()
+        if runtime.is_closed:
+            raise runtime.why_not_running(messages[0].type)
+        runtime.publisher.publish_in_transaction(messages, using, parents)
 
     def count_rolled_back(self, event: str, count: int = 1) -> None:
         """Count messages that a rollback took back before they were published."""
@@ -298,7 +332,7 @@ class Broker:
 
         Its channel fills, and then its overflow option decides.
         """
-        self._current_runtime().subscription(consumer).paused = True
+        self._current_runtime().subscription(consumer).set_paused(True)
 
     def resume(self, consumer: str) -> None:
         """End a pause, or leave it as it was where a signal handler raises."""
@@ -317,4 +351,15 @@ class Broker:
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the dead letters that are kept, oldest first."""
-        return self._current_runtime().backend.dead_letters()
+        return self._current_runtime().dead_letters()
+
+    def replay(self, ids: Sequence[str]) -> int:
+        """Hand dead letters to their consumers again; return how many found room.
+
+        Raises ConfigurationError where the backend cannot.
+        """
+        return self._current_runtime().replay(ids)
+
+    def discard(self, ids: Sequence[str]) -> int:
+        """Forget dead letters; return how many there were."""
+        return self._current_runtime().discard(ids)

@@ -46,7 +46,6 @@ class Labels:
             return sorted(self._known)
 
 
-NS: Final = 1_000_000_000  # nanoseconds in a second
 WAIT_BUCKETS: Final = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0)
 HANDLER_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.025, 0.1, 1.0, 10.0)
 MAX_ERROR_TYPES: Final = 20
@@ -104,20 +103,6 @@ class Histogram:
             below = up_to
         self._counts[-1] += last - below
         self._sum += sum(seconds) if not seconds or seconds[0] >= 0 else _sum(seconds)
-
-    def observe_within(
-        self, least: float, most: float, total: float, count: int
-    ) -> bool:
-        """Count durations that all lie between two, and sum up to ``total``.
-
-        Returns False, and counts nothing, where a bound may part them.
-        """
-        index = bisect_left(self._bounds, most)
-        if least < 0.0 or (index and least <= self._bounds[index - 1]):
-            return False
-        self._counts[index] += count
-        self._sum += total
-        return True
 
     def keep_exemplar(self, seconds: float, trace_id: str) -> None:
         """Remember the trace of this value as its bucket's latest."""
@@ -222,11 +207,23 @@ class RefusalCounts:
         self._refused: Counter[tuple[str, str]] = Counter()
         self._unconsumed: Counter[str] = Counter()
         self._rolled_back: Counter[str] = Counter()
+        self._unknown: Counter[str] = Counter()
+        self._accepted: Counter[str] = Counter()
 
     def count_refused(self, event: str, reason: str) -> None:
         """Count one message that was refused."""
         with self._lock:
             self._refused[self._labels.of(event), reason] += 1
+
+    def count_accepted(self, event: str) -> None:
+        """Count one message that a server took."""
+        with self._lock:
+            self._accepted[self._labels.of(event)] += 1
+
+    def count_unknown(self, event: str) -> None:
+        """Count one message that a server may have taken, or not."""
+        with self._lock:
+            self._unknown[self._labels.of(event)] += 1
 
     def count_unconsumed(self, event: str) -> None:
         """Count one message that no consumer subscribes to."""
@@ -246,10 +243,21 @@ class RefusalCounts:
             }
             for (event, reason), count in self._refused.items():
                 refused.setdefault(event, {})[reason] = count
-            for name in (*self._unconsumed, *self._rolled_back):
+            for name in (
+                *self._unconsumed,
+                *self._rolled_back,
+                *self._unknown,
+                *self._accepted,
+            ):
                 refused.setdefault(name, {})
             return {
-                name: Refusals(reasons, self._unconsumed[name], self._rolled_back[name])
+                name: Refusals(
+                    reasons,
+                    self._unconsumed[name],
+                    self._rolled_back[name],
+                    self._unknown[name],
+                    self._accepted[name],
+                )
                 for name, reasons in refused.items()
             }
 
@@ -261,3 +269,6 @@ class Refusals(msgspec.Struct, frozen=True):
     """By reason."""
     unconsumed: int
     rolled_back: int
+    unknown: int
+    accepted: int
+    """By a server; memory's queues know their own."""

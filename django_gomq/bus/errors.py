@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import ClassVar
 
 
@@ -76,6 +77,12 @@ class BackendUnavailableError(PublishError):
     code = "unavailable"
 
 
+class PublishUnknownError(PublishError):
+    """The server did not answer in time: it may have the message, or not."""
+
+    code = "unknown"
+
+
 class MessageError(GoMQError):
     """The message itself is wrong; the same call would fail again."""
 
@@ -98,3 +105,13 @@ class MessageTooLargeError(MessageError):
     """The body or the headers exceed their limit."""
 
     code = "too_large"
+
+
+def describe_error(error: BaseException) -> str:
+    """Return class and text of an error."""
+    return f"{type(error).__name__}: {error}"
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return the traceback of an error."""
+    return "".join(traceback.format_exception(error))

@@ -102,6 +102,9 @@ class Hook:
     def refused(self, broker: str, event: str, error: PublishError) -> None:
         """Run after a message was refused."""
 
+    def unknown(self, broker: str, event: str, error: PublishError) -> None:
+        """Run after a server did not say whether it took a message."""
+
     def unconsumed(self, broker: str, event: str) -> None:
         """Run after an event was emitted that nobody subscribes to."""
 

@@ -137,6 +137,11 @@ class Message(
         return 1
 
     @property
+    def deliveries(self) -> int:
+        """How often a server has handed it out."""
+        return 1
+
+    @property
     def token(self) -> None:
         """Nothing to settle by."""
         return

@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import RLock
-from typing import Any, cast
+from typing import Any, Final
 
 import msgspec
 
-from django_gomq.bus.channels.subscription import Subscription
-from django_gomq.bus.worker.processor import Processor
-from django_gomq.bus.worker.runner import ConsumerRunner
-from django_gomq.bus.worker.worker import Worker
-
 from .backend import Backend, BackendContext
+from .channels.subscription import Subscription
 from .consumer import Consumer
 from .counts import ConsumerCounts, Labels, RefusalCounts
-from .delivery import DropReason
+from .dead_letters import KEPT, DeadLetter, DeadLetterRing
+from .delivery import Delivery, DropReason
 from .errors import (
     BrokerClosedError,
     ConfigurationError,
-    NoConsumerError,
     NotRunningError,
     PublishError,
 )
-from .fork import Process, is_bus_thread
-from .hooks import PROPAGATED, Hook, Hooks, PropagateUnsampled
+from .fork import Process
+from .hooks import Hook, Hooks
 from .interrupts import run_shielded
-from .message import Message
+from .message import DEFAULT_PRIORITY, Message, validate_type
+from .publisher import InstrumentedPublisher
+from .readers import PullReader
 from .stats import BrokerStats, QueueStats, Remainder
-from .timers import Deadline
+from .worker.processor import Processor
+from .worker.runner import ConsumerRunner
+from .worker.settlement_batcher import SettlementBatcher
+from .worker.settler import Settler
+from .worker.worker import Worker
+
+Publish = Callable[[Message[Any], float | None], None]
+
+POLL_SECONDS: Final = 0.005  # a drain looks at its own numbers this often
+STOP_SECONDS: Final = 0.5  # for each step of a stop that may have to wait
 
 
-def stop_report(subscriptions: Iterable[Subscription], began: float) -> Remainder:
+def stop_report(
+    subscriptions: Iterable[Subscription], began: float, unsettled: int = 0
+) -> Remainder:
     """Return what was left by a stop that began then, by ``time.monotonic()``."""
     dropped: Counter[str] = Counter()
     in_flight = 0
@@ -44,131 +54,19 @@ def stop_report(subscriptions: Iterable[Subscription], began: float) -> Remainde
         for (event, reason), count in subscription.counts.dropped.items():
             if reason is DropReason.SHUTDOWN:
                 dropped[event] += count
-    seconds = time.monotonic() - began
-    return Remainder(dropped=dict(dropped), in_flight=in_flight, seconds=seconds)
-
-
-class InstrumentedPublisher:
-    """Hands valid messages to a backend; thread-safe."""
-
-    def __init__(
-        self, broker: str, backend: Backend, hooks: Hooks, refusals: RefusalCounts
-    ) -> None:
-        self._broker = broker
-        self._backend = backend
-        self._backend_name = backend.name
-        self._publish = backend.publish
-        self._hooks = hooks
-        # None where nobody calls publish_unsampled: to ask takes 20 ns each time.
-        self._propagate = cast("PropagateUnsampled", hooks.propagate_unsampled)
-        self._refusals = refusals
-
-    def publish_unsampled(self, message: Message[Any], timeout: float | None) -> None:
-        """Publish one message of which the only watcher keeps nothing, or watched."""
-        # The hot path of every publish and emit where traces are on.
-        try:
-            keeps_nothing = self._propagate(message)
-        except Exception:  # noqa: BLE001 - a hook's bug
-            keeps_nothing = self._hooks.note_propagate_failure()
-        if keeps_nothing:
-            self._publish(message, timeout)
-        else:
-            self.publish_watched(message, timeout)
-
-    def publish_watched(
-        self,
-        message: Message[Any],
-        timeout: float | None,
-        parents: tuple[object, ...] = (),
-    ) -> None:
-        """Publish one message while the hooks watch."""
-        hooks = self._hooks
-        ends = hooks.before_publish(self._broker, self._backend_name, message, parents)
-        if not ends:
-            self._publish(message, timeout)
-            return
-        error: Exception | None = None
-        try:
-            self._publish(message, timeout)
-        except Exception as raised:
-            error = raised
-            raise
-        finally:
-            hooks.after_publish(ends, error)
-
-    def publish_many(
-        self,
-        messages: Sequence[Message[Any]],
-        timeout: float | None,
-        parents: Sequence[tuple[object, ...]] = (),
-        answers: list[PublishError | None] | None = None,
-    ) -> list[PublishError | None]:
-        """Publish what can be published; see ``Broker.publish_many``.
-
-        ``answers``, an empty list, has what is known so far if this is interrupted.
-        """
-        answers = [] if answers is None else answers
-        try:
-            if self._are_carried(messages, parents):
-                self._backend.publish_into(answers, messages, timeout)
-            else:
-                self._publish_each(answers, messages, timeout, parents)
-        finally:
-            if any(answers):
-                for message, answer in zip(messages, answers, strict=False):
-                    if answer is not None:
-                        self.refuse(message, answer)
-        return answers
-
-    def _are_carried(
-        self, messages: Sequence[Message[Any]], parents: Sequence[tuple[object, ...]]
-    ) -> bool:
-        if parents:
-            return all(parent is PROPAGATED for parent in parents)
-        return self._hooks.propagate_all(messages)
-
-    def _publish_each(
-        self,
-        answers: list[PublishError | None],
-        messages: Sequence[Message[Any]],
-        timeout: float | None,
-        parents: Sequence[tuple[object, ...]],
-    ) -> None:
-        deadline = Deadline.after(timeout)
-        for index, message in enumerate(messages):
-            context = parents[index] if parents else ()
-            try:
-                if context is PROPAGATED:
-                    self._publish(message, deadline.left())
-                else:
-                    self.publish_watched(message, deadline.left(), context)
-                answers.append(None)
-            except PublishError as error:
-                answers.append(error)
-
-    def refuse_all(self, messages: Sequence[Message[Any]], error: PublishError) -> None:
-        """Count and report messages that were not taken for one reason."""
-        for message in messages:
-            self.refuse(message, error)
-
-    def refuse(self, message: Message[Any], error: PublishError) -> None:
-        """Count and report a message that was not taken."""
-        event = message.type
-        if isinstance(error, NoConsumerError):
-            self._refusals.count_unconsumed(event)
-            self._hooks.notify(lambda hook: hook.unconsumed(self._broker, event))
-            return
-        self._refusals.count_refused(event, error.code)
-        self._hooks.notify(lambda hook: hook.refused(self._broker, event, error))
-
-
-Publish = Callable[[Message[Any], float | None], None]
-
-_POLL_SECONDS = 0.005  # a drain looks this often whether it is done
+    return Remainder(
+        dropped=dict(dropped),
+        in_flight=in_flight,
+        unsettled=unsettled,
+        seconds=time.monotonic() - began,
+    )
 
 
 class BrokerRuntime:
-    """One broker in one process: not started, running, draining, closed."""
+    """One broker in one process: publishing, running its consumers, draining, closed.
+
+    Thread-safe.
+    """
 
     def __init__(
         self,
@@ -180,6 +78,8 @@ class BrokerRuntime:
         get_worker: Callable[[], Worker] | None,
         threads: int,
         declared: Sequence[str],
+        source: str,
+        kept_dead_letters: int | None,
         wait_buckets: Sequence[float],
         handler_buckets: Sequence[float],
     ) -> None:
@@ -192,6 +92,7 @@ class BrokerRuntime:
         self._wait_buckets = wait_buckets
         self._handler_buckets = handler_buckets
         self.is_running = False
+        """Whether its consumers run here."""
         self.is_closed = False
         self.hooks = Hooks(make_hooks())
         self._owns_worker = get_worker is None
@@ -200,27 +101,59 @@ class BrokerRuntime:
         self._has_run = self._is_draining = False
         self._remainder: Remainder | None = None
         self._subscriptions: dict[str, Subscription] = {}
+        self._ordered: tuple[Consumer, ...] = ()
+        """Those with ordered_by_key."""
         self._labels = Labels(declared)
         self.refusals = RefusalCounts(self._labels)
         self.backend = make_backend()
+        kept = self.backend.kept_dead_letters
+        self._letters = DeadLetterRing(
+            next(size for size in (kept, kept_dead_letters, KEPT) if size is not None)
+        )
+        self._inbox = PullReader(self.backend, self.hooks)
         self.backend.open(
             BackendContext(
                 broker=alias,
-                hooks=self.hooks,
+                source=source,
+                owner=f"{os.getpid()}-{os.urandom(6).hex()}",
+                inbox=self._inbox,
                 timers=self._worker.timers,
-                is_bus_thread=is_bus_thread,
-                run_soon=self._worker.run_soon,
+                hooks=self.hooks,
             )
+        )
+        self._reader = self.backend.make_reader() or self._inbox
+        self._batcher = (
+            SettlementBatcher(self.backend.settle, self._inbox.report)
+            if self.backend.capabilities.settles
+            else None
         )
         self.publisher = InstrumentedPublisher(
             alias, self.backend, self.hooks, self.refusals
         )
-        self.publish: Publish = self.backend.publish
-        if self.hooks.propagate_unsampled is not None:
-            self.publish = self.publisher.publish_unsampled
-        elif self.hooks.publish_watchers:
-            self.publish = self.publisher.publish_watched
+        self.publish: Publish = self.publisher.publish
         """Takes one message, or raises the PublishError that says why not."""
+
+    def check(self, message: Message[Any]) -> None:
+        """Raise what ``publish`` would raise for such a message at any time.
+
+        That is ConfigurationError for what a backend or a consumer of the type
+        excludes, and MessageError for a delay that is too long.
+        """
+        validate_type(message.type)
+        if not message.delay and message.priority == DEFAULT_PRIORITY:
+            return
+        self.backend.capabilities.check_message(message, self._alias)
+        for consumer in self._ordered:
+            if consumer.subscribes_to(message.type):
+                raise ConfigurationError(
+                    f"{message.type!r} has a consumer with ordered_by_key: delay and "
+                    "priority would break its order.",
+                    event=message.type,
+                    consumer=consumer.name,
+                    broker=self._alias,
+                )
+
+    # ------------------------------------------------------------ consumers
 
     def subscribe(self, consumer: Consumer) -> None:
         """Read for this consumer from now on."""
@@ -236,6 +169,7 @@ class BrokerRuntime:
                 # A consumer of exact types has no others to label.
                 self._labels if consumer.has_patterns else None,
             ),
+            timers=worker.timers,
         )
         processor = Processor(
             consumer,
@@ -244,10 +178,18 @@ class BrokerRuntime:
             hooks=self.hooks,
             environment=worker.environment,
         )
-        worker.attach(
-            ConsumerRunner(subscription, self.backend, processor, worker.threads)
+        settler = Settler(
+            subscription,
+            self.backend.capabilities,
+            keep=self._letters.add,
+            batcher=self._batcher,
+            holder=self._inbox.held if self._batcher is not None else None,
         )
-        self.backend.subscribe(subscription)
+        worker.attach(ConsumerRunner(subscription, settler, processor, worker.threads))
+        self._inbox.settle_by(consumer.name, settler)
+        if consumer.ordered_by_key:
+            self._ordered = (*self._ordered, consumer)
+        self._reader.subscribe(subscription)
         self._subscriptions = {**self._subscriptions, consumer.name: subscription}
 
     def subscription(self, consumer: str) -> Subscription:
@@ -262,10 +204,13 @@ class BrokerRuntime:
                 broker=self._alias,
             ) from None
 
-    def start(self) -> None:
-        """Start handler threads first, then the reader; idempotent.
+    # ------------------------------------------------------------ start
 
-        Raises BrokerClosedError after ``close``.
+    def start(self) -> None:
+        """Start all threads, the reader's last; idempotent.
+
+        Raises BrokerClosedError after ``close``, and NotRunningError where a thread
+        cannot be started: then the next call tries again.
         """
         with self.process.lock:
             if self.is_closed:
@@ -276,10 +221,20 @@ class BrokerRuntime:
     def _start(self) -> None:
         # May hold no process.lock: who waits for it has that.
         with self._changing:
-            if not (self.is_running or self.is_closed):
+            if self.is_running or self.is_closed:
+                return
+            try:
                 self._worker.start()
-                self.backend.start_reading()
-                self.is_running = not self.is_closed
+                if self._batcher is not None:
+                    self._batcher.start()
+                self._reader.start(self._worker.run_soon)
+            except (RuntimeError, MemoryError, OSError) as error:
+                raise NotRunningError(
+                    f"Broker {self._alias!r} could not start its threads ({error}); "
+                    "the next publish tries again.",
+                    broker=self._alias,
+                ) from error
+            self.is_running = not self.is_closed
 
     def why_not_running(self, event: str | None = None) -> PublishError:
         """Return the error for who wants to publish where nothing runs."""
@@ -297,6 +252,8 @@ class BrokerRuntime:
             event=event,
             broker=alias,
         )
+
+    # ------------------------------------------------------------ drain and stop
 
     def close(self, timeout: float) -> Remainder:
         """Drain up to ``timeout`` seconds, stop, and say what was left; idempotent.
@@ -316,75 +273,145 @@ class BrokerRuntime:
             assert self._remainder is not None  # noqa: S101 - _end() said it
             return self._remainder
 
+    def _drain(self, deadline: float) -> None:
+        is_nested, self._is_draining = self._is_draining, True
+        try:
+            run_shielded(self._begin_drain)
+            left = deadline - time.monotonic()
+            while left > 0 and self._has_work(left):
+                time.sleep(min(left, POLL_SECONDS))
+                left = deadline - time.monotonic()
+        finally:
+            self._is_draining = is_nested
+
+    def _begin_drain(self) -> None:
+        self._step(self._reader.stop_fetching)
+        for subscription in self._subscriptions.values():
+            subscription.draining = True
+            subscription.notify()
+
+    def _has_work(self, seconds: float) -> bool:
+        """Whether something could still be finished in that time; asks no server."""
+        if self._reader.pending(seconds) > 0:
+            return True
+        for subscription in self._subscriptions.values():
+            # Permits are held through every step, so nothing is missed on its way.
+            if subscription.in_flight or subscription.unsettled:
+                return True
+            waiting = subscription.channel.held > subscription.scheduled(seconds)
+            if waiting and subscription.may_start_now():
+                return True
+        return False
+
     def _end(self, began: float) -> None:
         """Stop, and count what was left; once, whoever comes in between."""
         with self._changing:
             if self._remainder is None:
-                self._stop()
-                remainder = stop_report(self._subscriptions.values(), began)
+                unsettled = self._stop()
+                remainder = stop_report(self._subscriptions.values(), began, unsettled)
                 self._remainder = remainder
                 self.hooks.notify(lambda hook: hook.stopped(self._alias, remainder))
 
-    def _stop(self) -> None:
-        self._step(self.backend.stop_reading)
+    def _stop(self) -> int:
+        """End every part; return how many outcomes the server was never told."""
+        self._step(self._reader.stop)
         self._retire_worker()
         for subscription in self._subscriptions.values():
-            self._step(self.backend.release, subscription, subscription.take_all())
-        self._step(self.backend.close)
+            give_up = partial(self._step, self._give_up, subscription)
+            subscription.on_late_retry = give_up  # of a handler that outlives the stop
+            give_up()
+        unsettled = self._batcher.stop(STOP_SECONDS) if self._batcher else 0
+        self._step(self.backend.close, STOP_SECONDS)
+        return unsettled
+
+    def _give_up(self, subscription: Subscription) -> None:
+        """Give what was not started back to the server, or drop it."""
+        left = subscription.take_all()
+        if not left:
+            return
+        if self._batcher is None:
+            messages = [delivery.message for delivery in left]
+            subscription.count_drops(messages, DropReason.SHUTDOWN)
+            subscription.channel.release(len(left))
+            return
+        self._inbox.held.let_go(left)
+        subscription.hand_back(left)
+        self.backend.release(left)
 
     def _step(self, call: Callable[..., object], *arguments: object) -> None:
-        """Take one step of the stop; a runner that is away keeps no other from it."""
+        """Take one step of the stop; a server that is away keeps no other from it."""
         try:
             call(*arguments)
         except Exception as error:  # noqa: BLE001 - the stop goes on
             failure = error
             self.hooks.notify(lambda hook: hook.failed("stop", failure))
 
-    def _drain(self, deadline: float) -> None:
-        is_nested, self._is_draining = self._is_draining, True
-        try:
-            run_shielded(self._hurry)
-            left = deadline - time.monotonic()
-            while left > 0 and self._has_work(left):
-                time.sleep(min(left, _POLL_SECONDS))
-                left = deadline - time.monotonic()
-        finally:
-            self._is_draining = is_nested
-
-    def _hurry(self) -> None:
-        self._step(self.backend.stop_publishing)
-        for subscription in self._subscriptions.values():
-            subscription.draining = True
-            subscription.notify()
-
-    def _has_work(self, seconds: float) -> bool:
-        """Whether something could still be finished in that time."""
-        if self.backend.pending(seconds) > 0:
-            return True
-        for subscription in self._subscriptions.values():
-            # PermitPool are held through every step, so nothing is missed on its way.
-            held = subscription.channel.held
-            if subscription.in_flight or (
-                not subscription.paused and held > subscription.scheduled(seconds)
-            ):
-                return True
-        return False
-
     def _retire_worker(self) -> None:
         for subscription in self._subscriptions.values():
             self._worker.detach(subscription)
         if self._owns_worker:
-            self._worker.stop(timeout=0.5)
+            self._worker.stop(timeout=STOP_SECONDS)
+
+    # ------------------------------------------------------------ what operators read
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters that are kept, oldest first."""
+        if self.backend.capabilities.dead_letters:
+            return self.backend.dead_letters(limit=KEPT)
+        return self._letters.list()
+
+    def replay(self, ids: Sequence[str]) -> int:
+        """Hand dead letters to their consumers again; return how many found room.
+
+        Raises ConfigurationError where only the process keeps those of a server.
+        """
+        if self.backend.capabilities.dead_letters:
+            return self.backend.replay(ids)
+        if self._batcher is not None:
+            raise ConfigurationError(
+                f"The backend of broker {self._alias!r} keeps no dead letters: these "
+                "can be looked at and discarded, but not replayed.",
+                broker=self._alias,
+            )
+        taken = self._letters.take(ids)
+        refused = [letter for letter in taken if not self._hand_over_again(letter)]
+        for letter in refused:
+            self._letters.add(letter)
+        return len(taken) - len(refused)
+
+    def _hand_over_again(self, letter: DeadLetter) -> bool:
+        subscription = self._subscriptions.get(letter.consumer)
+        if subscription is None or not self.is_running:
+            return False
+        again = Delivery(letter.message, time.monotonic())
+        return not subscription.accept([again])
+
+    def discard(self, ids: Sequence[str]) -> int:
+        """Forget dead letters; return how many there were."""
+        if self.backend.capabilities.dead_letters:
+            return self.backend.discard(ids)
+        return len(self._letters.take(ids))
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the thread runs that feeds the channels."""
+        settles = self._batcher is None or self._batcher.is_up
+        return self._reader.is_up and settles
 
     def stats(self) -> BrokerStats:
-        """Return the numbers of this moment."""
-        queues = self.backend.queue_stats()
+        """Return the numbers as they are now."""
+        queues = dict(self.backend.queue_stats())
         for event, refusals in self.refusals.state().items():
+            queue = queues.get(event, QueueStats())
             queues[event] = msgspec.structs.replace(
-                queues.get(event, QueueStats()),
+                queue,
+                # A server takes in one step what memory queues and dispatches.
+                published=queue.published + refusals.accepted,
+                dispatched=queue.dispatched + refusals.accepted,
                 refused=refusals.refused,
                 unconsumed=refusals.unconsumed,
                 rolled_back=refusals.rolled_back,
+                unknown=refusals.unknown,
             )
         return BrokerStats(
             queues=queues,
@@ -392,6 +419,7 @@ class BrokerRuntime:
                 name: subscription.stats()
                 for name, subscription in self._subscriptions.items()
             },
-            reader_up=self.backend.is_reading,
+            reader_up=self.is_reading,
             started=self.is_running,
+            server=self._inbox.server_stats,
         )

@@ -22,6 +22,8 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     """By reason."""
     unconsumed: int = 0
     rolled_back: int = 0
+    unknown: int = 0
+    """Published without an answer: the server may have them."""
 
 
 class ConsumerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +68,16 @@ class ConsumerStats(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.dispatched.values()) - ended - held
 
 
+class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits at the server for one consumer; None: the server does not say."""
+
+    ready: int | None = None
+    scheduled: int | None = None
+    dead: int | None = None
+    oldest_age: float | None = None
+    """Seconds that the oldest ready message has waited."""
+
+
 class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     """One broker in this process."""
 
@@ -76,6 +88,8 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     reader_up: bool
     """Whether the thread that feeds the channels runs."""
     started: bool
+    server: Mapping[str, ServerStats] = msgspec.field(default_factory=dict)
+    """By consumer, as of some seconds ago; nothing where there is no server."""
 
     @property
     def is_quiet(self) -> bool:
@@ -95,10 +109,12 @@ class Remainder(msgspec.Struct, frozen=True, kw_only=True):
     """Messages by event type that a consumer will never see."""
     in_flight: int
     """Handlers that were still running at the deadline."""
+    unsettled: int = 0
+    """Outcomes that the server was never told: it hands these messages out again."""
     seconds: float
     """How long the stop took."""
 
     @property
     def is_clean(self) -> bool:
         """Whether everything that was accepted was finished."""
-        return not self.dropped and not self.in_flight
+        return not (self.dropped or self.in_flight or self.unsettled)

@@ -148,6 +148,16 @@ class DelayQueue(Generic[T]):
             self._items.clear()
         return left
 
+    def take_where(self, is_wanted: Callable[[T], bool]) -> list[T]:
+        """Remove and return what is wanted of it; that is not given back any more."""
+        with self._lock:
+            found = {
+                key: item for key, (_, item) in self._items.items() if is_wanted(item)
+            }
+            for key in found:
+                del self._items[key]
+        return list(found.values())
+
     def due_after(self, seconds: float = -math.inf) -> int:
         """Return how many items become due only after that time; all, without one."""
         until = time.monotonic() + seconds

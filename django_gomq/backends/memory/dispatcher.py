@@ -10,6 +10,7 @@ from itertools import groupby
 from threading import RLock, Thread, current_thread
 from typing import Any, Final, Generic, TypeVar, cast
 
+from django_gomq.bus.backend import RunSoon
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.counts import OTHER
 from django_gomq.bus.delivery import Chunk, Delivery, DropReason
@@ -24,9 +25,6 @@ T = TypeVar("T")
 MAX_BACKOFF: Final = 5.0  # seconds
 STOP_SECONDS: Final = 1.0
 MAX_INLINE: Final = 8  # items; what they lead to waits for the same thread
-
-RunSoon = Callable[[Callable[[], object]], bool]
-"""Has an idle handler thread run something short; returns whether there is one."""
 
 
 class DispatchLoop(Generic[T]):
@@ -46,18 +44,15 @@ class DispatchLoop(Generic[T]):
         work: Callable[[T], None],
         *,
         on_error: Callable[[BaseException], None],
-        run_soon: RunSoon = lambda _: False,
     ) -> None:
         """``work`` is called by one thread at a time; ``name`` is that of our own."""
         self._work = work
         self._on_error = on_error
-        self._run_soon = run_soon
+        self._run_soon: RunSoon = _nobody_idle
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._items: ReadyQueue[T] = ReadyQueue()
         self._working = RLock()  # what we work on may stop us
-        self._dispatch_inline_once = (
-            self._dispatch_inline
-        )  # one object, which may be taken back
+        self._inline = self._dispatch_inline  # one object, which may be taken back
         self._is_expected = False
         """Whether an idle thread was called, or is at work: it looks once more."""
         self._death: BaseException | None = None
@@ -66,8 +61,12 @@ class DispatchLoop(Generic[T]):
         self.is_up = False
         """Whether what is added will be worked on soon."""
 
-    def start(self) -> None:
-        """Start the thread; idempotent."""
+    def start(self, run_soon: RunSoon | None = None) -> None:
+        """Start the thread; idempotent. Raises RuntimeError where none can start.
+
+        ``run_soon`` has an idle handler thread run something, if there is one.
+        """
+        self._run_soon = run_soon or _nobody_idle
         if not self.is_up and self._thread.ident is None:
             self.is_up = True
             self._thread.start()
@@ -86,7 +85,7 @@ class DispatchLoop(Generic[T]):
         if not self._items.add_quietly(item) or self._is_expected:
             return
         self._is_expected = True
-        if not self._run_soon(self._dispatch_inline_once):
+        if not self._run_soon(self._inline):
             self._is_expected = False
             self._items.wake()
 
@@ -157,6 +156,10 @@ class DispatchLoop(Generic[T]):
 BATCH: Final = 256
 
 
+def _nobody_idle(call: Callable[[], object]) -> bool:
+    return False
+
+
 class Dispatcher:
     """Broadcasts every message to all subscribers of its type, in batches.
 
@@ -168,7 +171,6 @@ class Dispatcher:
         self,
         registry: QueueRegistry,
         on_error: Callable[[BaseException], None],
-        run_soon: RunSoon = lambda _: False,
     ) -> None:
         self._queues = registry
         self._lock = RLock()  # a signal handler may publish in the midst of a publish
@@ -180,7 +182,6 @@ class Dispatcher:
             "gomq-memory-dispatcher",
             self._dispatch,
             on_error=on_error,
-            run_soon=run_soon,
         )
         """Who dispatches, and whether somebody does."""
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from operator import length_hint
 from typing import Any
 
 from django_gomq.bus.backend import BackendContext
 from django_gomq.bus.delivery import DropReason
 from django_gomq.bus.errors import (
     BrokerClosedError,
-    ConfigurationError,
-    MessageError,
     NotRunningError,
     PublishError,
     PublishTimeoutError,
     QueueFullError,
 )
-from django_gomq.bus.message import DEFAULT_PRIORITY, Message, validate_type
+from django_gomq.bus.fork import is_bus_thread
+from django_gomq.bus.message import Message
 from django_gomq.bus.timers import Deadline, DelayQueue
 
 from .dispatcher import Dispatcher
@@ -58,15 +56,12 @@ class MemoryPublisher:
         registry: QueueRegistry,
         dispatcher: Dispatcher,
         context: BackendContext,
-        max_delay: float,
     ) -> None:
         self._broker = context.broker
-        self._is_bus_thread = context.is_bus_thread
         self._registry = registry
         self._by_type = registry.by_type
         self._dispatcher = dispatcher
         self._loop = dispatcher.loop
-        self._max_delay = max_delay
         self._closed = False
         self._delayed: DelayQueue[tuple[EventQueue, Message[Any]]] = DelayQueue(
             context.timers, self._end_delay
@@ -75,14 +70,13 @@ class MemoryPublisher:
     def publish(self, message: Message[Any], timeout: float | None) -> None:
         """Put one message on its type's queue: one put, whatever the consumers.
 
-        Raises a PublishError if it is refused, and ConfigurationError for a delay or
-        a priority that a consumer of the type excludes.
+        Raises the PublishError that says why not.
         """
         # The hot path of every publish: the two steps of PublishBuffer.put stand here,
         # as a call costs as much as both (45 ns of 350).
         try:
             queue = self._by_type[message.type]
-            if queue.is_ordered or message.delay or not self._loop.is_up:
+            if message.delay or not self._loop.is_up:
                 self._publish_slowly(message, timeout)
                 return
             queue.pop_permit()
@@ -93,109 +87,45 @@ class MemoryPublisher:
         if not queue.scheduled:
             self._dispatcher.schedule(queue)
 
-    def put_one(
-        self,
-        message: Message[Any],
-        timeout: float | None,
-        answers: list[PublishError | None],
-    ) -> None:
-        """Publish one message, and add None or the error that says why not."""
+    def try_put(
+        self, message: Message[Any], timeout: float | None
+    ) -> PublishError | None:
+        """Publish one message; return None, or the error that says why not."""
         try:
-            queue = self._find_for(message)
-            self._wait_for_permit(queue, message, timeout)
+            self._publish_slowly(message, timeout)
         except PublishError as error:
-            answers.append(error)
-            return
-        if message.delay:
-            self._delay(queue, message, answers)
-        else:
-            self._put_noted(queue, [message], answers)
+            return error
+        return None
 
     def _publish_slowly(self, message: Message[Any], timeout: float | None) -> None:
-        queue = self._find_for(message)
+        queue = self._by_type.get(message.type) or self._registry.open(message.type)
         self._wait_for_permit(queue, message, timeout)
         if message.delay:
-            self._delay(queue, message, [])
+            self._delay(queue, message)
             return
         queue.put_permitted(message, message.priority)
         self._dispatcher.schedule(queue)
 
-    def _find_for(self, message: Message[Any]) -> EventQueue:
-        queue = self._by_type.get(message.type) or self._registry.open(message.type)
-        if message.delay or (queue.is_ordered and message.priority != DEFAULT_PRIORITY):
-            self._check_special(message)
-        return queue
-
-    def put_chunk(
-        self,
-        messages: Sequence[Message[Any]],
-        start: int,
-        answers: list[PublishError | None],
-    ) -> int:
+    def put_run(self, messages: Sequence[Message[Any]], start: int) -> int:
         """Put messages of one type and priority, from ``start``, as far as room goes.
 
-        Returns how many, with an answer for each: none, where each has to be looked at
-        (delays, orders, a type that is new).
+        Returns how many: none, where each has to be looked at (delays, a new type).
         """
         first = messages[start]
         queue = self._by_type.get(first.type)
-        if queue is None or queue.is_ordered or first.delay:
+        if queue is None or first.delay or not self._loop.is_up:
             return 0
-        wanted = len(messages) - start
-        room = queue.try_permits(wanted) if self._loop.is_up else 0
+        room = queue.try_permits(len(messages) - start)
         if room:
-            self._put_noted(queue, messages[start : start + room], answers)
+            taken = messages[start : start + room]
+            queue.put_many_permitted(taken, first.priority)
+            self._dispatcher.schedule(queue)
         return room
-
-    def _put_noted(
-        self,
-        queue: EventQueue,
-        taken: Sequence[Message[Any]],
-        answers: list[PublishError | None],
-    ) -> None:
-        """Put what has permits; a signal handler may raise, the answers stay true."""
-        left, told = iter(taken), [None] * len(taken)
-        try:
-            queue.put_many_permitted(left, taken[0].priority)
-            answers += told  # it may raise at calls alone: not in between
-        except BaseException:
-            # One step of the queue takes them all; before it, all are left.
-            if not length_hint(left):
-                answers += told
-            raise
-        self._dispatcher.schedule(queue)
-
-    def check(self, message: Message[Any]) -> None:
-        """Raise what ``publish`` would raise at any time, for a message as this."""
-        if message.type not in self._by_type:
-            validate_type(message.type)
-        if message.delay or message.priority != DEFAULT_PRIORITY:
-            self._check_special(message)
-
-    def _check_special(self, message: Message[Any]) -> None:
-        if any(
-            subscription.consumer.ordered_by_key
-            for subscription in self._registry.match(message.type)
-        ):
-            raise ConfigurationError(
-                f"{message.type!r} has a consumer with ordered_by_key: delay and "
-                "priority would break its order.",
-                event=message.type,
-                broker=self._broker,
-            )
-        if message.delay > self._max_delay:
-            raise MessageError(
-                f"A delay of {message.delay} s is too long for memory, which goes with "
-                f"the process (max_delay is {self._max_delay} s): route "
-                f"{message.type!r} to a durable broker.",
-                event=message.type,
-                broker=self._broker,
-            )
 
     def _wait_for_permit(
         self, queue: EventQueue, message: Message[Any], timeout: float | None
     ) -> None:
-        if self._is_bus_thread():
+        if is_bus_thread():
             timeout = None
         deadline = Deadline.after(timeout or 0.0)
         while True:
@@ -213,24 +143,20 @@ class MemoryPublisher:
                 raise no_room(message.type, self._broker, queue.capacity, timeout)
             queue.wait_for_room(min(left, _NAP_SECONDS))
 
-    def _delay(
-        self,
-        queue: EventQueue,
-        message: Message[Any],
-        answers: list[PublishError | None],
-    ) -> None:
+    def _delay(self, queue: EventQueue, message: Message[Any]) -> None:
         due = time.monotonic() + message.delay
-        errand = partial(self._shelve, due, queue, message)
+        errand = partial(self._delay_until, due, queue, message)
         # Exceptions of signal handlers come up at calls: here after the last step. A
         # queue of delays takes more of them: that is for a thread where none come up.
         with queue._lock:  # noqa: SLF001
             queue._out += 1  # noqa: SLF001
             queue.delayed += 1
             self._dispatcher.errands.append(errand)
-            answers += (None,)
         self._dispatcher.schedule(queue)
 
-    def _shelve(self, due: float, queue: EventQueue, message: Message[Any]) -> None:
+    def _delay_until(
+        self, due: float, queue: EventQueue, message: Message[Any]
+    ) -> None:
         self._delayed.put((queue, message), max(0.0, due - time.monotonic()))
 
     def _end_delay(self, delayed: tuple[EventQueue, Message[Any]]) -> None:

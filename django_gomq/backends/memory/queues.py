@@ -73,8 +73,6 @@ class EventQueue(PublishBuffer[Message[Any]]):
         super().__init__(capacity)
         self.label = label
         self.recipients = Recipients()
-        self.is_ordered = False
-        """Whether a subscriber orders by key, which excludes delay and priority."""
         self.scheduled = False
         """Whether the dispatcher has been told; written under the dispatcher's lock."""
         self.wake: Callable[[], object] | None = None
@@ -149,9 +147,6 @@ class QueueRegistry:
                 self._connect(self._other, self._subscribers.all)
 
     def _connect(self, queue: EventQueue, found: Sequence[Subscription]) -> None:
-        queue.is_ordered = any(
-            subscription.consumer.ordered_by_key for subscription in found
-        )
         blocking = tuple(
             subscription
             for subscription in found

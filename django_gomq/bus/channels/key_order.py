@@ -84,6 +84,11 @@ class KeyOrder:
                     self._pass_on(delivery.message.key)
             return admitted + taken
 
+    def busy(self) -> frozenset[str]:
+        """Return the keys that are held: others of them wait until these end."""
+        with self._lock:
+            return frozenset(self._waiting)
+
     def firsts(self) -> list[Delivery]:
         """Return the oldest delivery of each kind that waits here."""
         with self._lock:

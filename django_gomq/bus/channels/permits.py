@@ -52,10 +52,15 @@ class PermitPool:
     def _count_free(self) -> int:
         return self._free
 
-    def hold(self, count: int = 1) -> None:
-        """Note that permits are held by items outside the buffer (scheduled ones)."""
+    def force_permit(self) -> None:
+        """Take one permit, above the capacity if need be, for an item held elsewhere.
+
+        A later release pays for it.
+        """
         with self._lock:
-            self._out += count
+            if not self._take_free(1):
+                self._debt += 1
+            self._out += 1
 
     def release(self, count: int) -> None:
         """Give back the permits of that many taken items, and call who waits."""

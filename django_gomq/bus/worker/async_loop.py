@@ -149,7 +149,7 @@ class AsyncLoop:
     def _pump(self, runner: ConsumerRunner) -> None:
         self._called.discard(runner)
         subscription = runner.subscription
-        while not (self._stopped or subscription.paused) and subscription.has_work:
+        while not self._stopped and subscription.can_start():
             try:
                 subscription.free_slots.pop()
             except IndexError:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from threading import get_ident
 from typing import Final
 
-from django_gomq.bus.backend import Backend
 from django_gomq.bus.channels.subscription import Subscription, shared_iterator
 from django_gomq.bus.delivery import ACK, Delivery, Outcome
 
@@ -29,13 +28,14 @@ class ConsumerRunner:
     def __init__(
         self,
         subscription: Subscription,
-        backend: Backend,
+        settler: Settler,
         processor: Processor,
         threads: int,
     ) -> None:
         self.subscription = subscription
         self.processor = processor
-        self.settle = Settler(subscription, backend).settle
+        self.settle = settler.settle
+        """Ends deliveries; does not wait for a server."""
         self._sharers = min(threads, subscription.consumer.concurrency)
         consumer = subscription.consumer
         self.serve = self._serve_each if consumer.batch is None else self._serve_batch

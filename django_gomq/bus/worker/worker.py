@@ -225,7 +225,7 @@ class Worker:
         handler_thread.since, handler_thread.reported = time.monotonic(), False
         handler_thread.runner = runner
         try:
-            batch = [] if subscription.paused else subscription.take(runner.share())
+            batch = subscription.take(runner.share())
             if batch and subscription.has_work:
                 subscription.notify()  # more than our share: wake the next thread
             if batch:
@@ -236,7 +236,7 @@ class Worker:
             handler_thread.runner = None
             subscription.free_slots.append(None)
         # What came while our turn was taken woke nobody; we come back for it.
-        if subscription.has_work and not subscription.paused:
+        if subscription.can_start():
             self._take_turn_again(runner)
 
     def _tell_host_idle(self) -> None:

@@ -51,7 +51,7 @@ _FAMILIES: Final[Mapping[Kind, Callable[..., Metric]]] = {
 
 
 REFUSALS: Final = ("queue_full", "timeout", "closed", "not_running")
-"""Why a broker in memory refuses; another backend's reasons come as they happen."""
+"""Why every broker may refuse; one with a server does where that is away, too."""
 
 _NO_QUEUE: Final = QueueStats()
 _as_text: Callable[[float], str] = floatToGoString
@@ -66,6 +66,8 @@ def add_broker(out: Catalogue, broker: Broker) -> None:
     for consumer in consumers.values():
         events.update(dict.fromkeys(_exact(consumer.types)))
     _add_events(out, broker.alias, stats, list(events), consumers.values())
+    if broker.capabilities.settles:
+        _add_server_events(out, broker.alias, stats, events)
     for name, numbers in stats.consumers.items():
         where = [broker.alias, name]
         consumer = consumers[name]
@@ -98,6 +100,16 @@ def _add_events(
             out.queue_depth.add_metric(where, queue.depth)
             out.queue_capacity.add_metric(where, queue.capacity)
             out.delayed.add_metric(where, queue.delayed)
+
+
+def _add_server_events(
+    out: Catalogue, alias: str, stats: BrokerStats, events: Iterable[str]
+) -> None:
+    for event in events:
+        queue = stats.queues.get(event, _NO_QUEUE)
+        out.unknown.add_metric([alias, event], queue.unknown)
+        if "unavailable" not in queue.refused:
+            out.refused.add_metric([alias, event, "unavailable"], 0)
 
 
 def _add_consumer(out: Catalogue, where: list[str], numbers: ConsumerStats) -> None:

@@ -86,6 +86,11 @@ class Catalogue:
             *by,
             "reason",
         )
+        self.unknown = self._counter(
+            "messages_unknown_total",
+            "Messages that a server did not answer for: it may have them, or not.",
+            *by,
+        )
         self.rolled_back = self._counter(
             "messages_rolled_back_total",
             "Events that went with a transaction that was rolled back.",

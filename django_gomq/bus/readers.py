@@ -1,0 +1,283 @@
+"""The bus's reader: fetches from a server, keeps its leases, and feeds the channels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Condition, Event, Thread, current_thread
+from typing import Any, Final
+
+from .backend import Backend, Reader, RunSoon, Settled, Want
+from .channels.subscription import Subscription
+from .delivery import Delivery, DeliveryLimitError
+from .errors import MessageError
+from .fork import claim_thread
+from .hooks import Hooks
+from .message import Message
+from .stats import ServerStats
+from .worker.settler import Settler
+
+MAX_DELIVERIES: Final = 20
+"""What was handed out so often and never settled is a dead letter."""
+MAX_WAIT: Final = 0.5  # seconds: a stop waits for no longer than that
+STATE_SECONDS: Final = 2.0  # how often the desired state is compared with what is
+STATS_SECONDS: Final = 10.0  # how often a server is asked what waits there
+FIRST_BACKOFF: Final = 0.05  # seconds, after a server could not be reached
+MAX_BACKOFF: Final = 2.0
+UNKNOWN: Final = "_unknown"
+"""The event type of what cannot be decoded."""
+
+
+class HeldDeliveries:
+    """What this process holds of a server, for which consumer; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = self._changed = Condition()
+        self._held: dict[Delivery, Subscription] = {}
+
+    def hold(self, deliveries: Iterable[Delivery], subscription: Subscription) -> None:
+        """Hold these from now on."""
+        with self._lock:
+            self._held.update(dict.fromkeys(deliveries, subscription))
+
+    def exchange(self, delivery: Delivery, following: Delivery) -> bool:
+        """Hold the second in the place of the first; return whether that was held."""
+        with self._lock:
+            subscription = self._held.pop(delivery, None)
+            if subscription is not None:
+                self._held[following] = subscription
+            self._changed.notify_all()
+            return subscription is not None
+
+    def let_go(self, deliveries: Iterable[Delivery]) -> None:
+        """Hold these no more."""
+        with self._lock:
+            for delivery in deliveries:
+                self._held.pop(delivery, None)
+            self._changed.notify_all()
+
+    def all(self) -> Mapping[Delivery, Subscription]:
+        """Return a copy of what is held."""
+        with self._lock:
+            return dict(self._held)
+
+    def wait_until_gone(
+        self, is_lost: Callable[[Delivery], bool], timeout: float
+    ) -> list[Delivery]:
+        """Block until nothing like that is held; return what is, after the timeout."""
+        until = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                left = [delivery for delivery in self._held if is_lost(delivery)]
+                pause = until - time.monotonic()
+                if not left or pause <= 0:
+                    return left
+                self._changed.wait(pause)
+
+
+class _Every:
+    """Whether a thing that is done every so many seconds is due; the first at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due = 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is due; if so, the next time is counted from now."""
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + self._seconds
+        return True
+
+    @property
+    def left(self) -> float:
+        """Seconds until it is due."""
+        return max(0.0, self._due - time.monotonic())
+
+
+class PullReader(Reader):
+    """One thread that fetches what the channels want, and keeps the leases of it.
+
+    It is also where a server that pushes hands messages over: the ``Inbox`` of the
+    contract. Thread-safe; only ``stop`` and ``withdraw`` block.
+    """
+
+    def __init__(self, backend: Backend, hooks: Hooks) -> None:
+        self._backend = backend
+        self._hooks = hooks
+        self._name = f"gomq-{backend.name}-reader"
+        self.held = HeldDeliveries()
+        self.server_stats: Mapping[str, ServerStats] = {}
+        self._subscriptions: Mapping[str, Subscription] = {}
+        self._settlers: Mapping[str, Settler] = {}
+        lease = backend.capabilities.lease
+        self._extending = None if lease is None else _Every(lease / 3)
+        self._comparing, self._counting = _Every(STATE_SECONDS), _Every(STATS_SECONDS)
+        self._states: dict[str, object] = {}
+        self._woken = Event()
+        self._is_fetching = True
+        self._is_stopping = False
+        self._failures = 0
+        self._thread: Thread | None = None
+
+    def subscribe(self, subscription: Subscription) -> None:
+        self._subscriptions = {
+            **self._subscriptions,
+            subscription.consumer.name: subscription,
+        }
+        self._woken.set()
+
+    def settle_by(self, consumer: str, settler: Settler) -> None:
+        """End what is not handled at all by this settler."""
+        self._settlers = {**self._settlers, consumer: settler}
+
+    def start(self, run_soon: RunSoon) -> None:
+        if self._thread is None:
+            thread = Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
+
+    @property
+    def is_up(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def pending(self, seconds: float) -> int:
+        return 0  # what is not in a channel yet stays at the server
+
+    def stop_fetching(self) -> None:
+        self._is_fetching = False
+        self._woken.set()
+
+    def stop(self) -> None:
+        self._is_fetching, self._is_stopping = False, True
+        self._woken.set()
+        if self._thread is not None and self._thread is not current_thread():
+            self._thread.join(1.0)
+
+    # ------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        claim_thread()
+        while not self._is_stopping:
+            try:
+                self._step()
+                self._failures = 0
+            except Exception as error:  # noqa: BLE001 - a server that comes again
+                self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures == 1:  # once for each outage
+            self.report(error)
+        pause = min(MAX_BACKOFF, FIRST_BACKOFF * 2 ** min(self._failures - 1, 10))
+        self._woken.wait(min(pause, MAX_WAIT) if self._is_stopping else pause)
+
+    def _step(self) -> None:
+        """Do what is due, and fetch or wait."""
+        if self._extending is not None and self._extending.is_due():
+            self._extend()
+        if self._comparing.is_due():
+            self._compare_state()
+        if self._counting.is_due():
+            self.server_stats = self._backend.stats()
+        self._woken.clear()
+        wants = self._wants()
+        if not wants:
+            self._woken.wait(self._seconds_left())
+        elif not self._fetch(wants):
+            self._backend.wait(self._seconds_left())
+
+    def _seconds_left(self) -> float:
+        due = [self._comparing.left, self._counting.left, MAX_WAIT]
+        if self._extending is not None:
+            due.append(self._extending.left)
+        return min(due)
+
+    def _wants(self) -> list[Want]:
+        """Return what may be fetched now; who wants nothing will wake us."""
+        wants: list[Want] = []
+        for subscription in self._subscriptions.values() if self._is_fetching else ():
+            subscription.on_wanted = self._woken.set  # first: then the look
+            room = subscription.wanted()
+            if room:
+                subscription.on_wanted = None
+                wants.append(Want(subscription.consumer, room, subscription.busy_keys))
+        return wants
+
+    def _fetch(self, wants: Sequence[Want]) -> int:
+        fetched = self._backend.fetch(wants)
+        for found in fetched:
+            rest = self.accept(found.consumer, found.deliveries)
+            if rest:
+                self._backend.release(rest)
+        return sum(len(found.deliveries) for found in fetched)
+
+    def _extend(self) -> None:
+        held = self.held.all()
+        if not held:
+            return
+        deliveries = list(held)
+        answers = self._backend.extend(deliveries)
+        lost: dict[Subscription, set[Delivery]] = {}
+        for delivery, answer in zip(deliveries, answers, strict=True):
+            if answer is Settled.LOST_LEASE:
+                lost.setdefault(held[delivery], set()).add(delivery)
+        for subscription, gone in lost.items():
+            # What is in a handler is left: its settlement will say LOST_LEASE.
+            self.held.let_go(subscription.withdraw(gone.__contains__))
+
+    def _compare_state(self) -> None:
+        for name, state in self._backend.desired_state().items():
+            subscription = self._subscriptions.get(name)
+            if subscription is None or self._states.get(name) == state:
+                continue
+            self._states[name] = state
+            if state.capacity is not None:
+                subscription.channel.resize(state.capacity)
+            if state.paused is not None:
+                subscription.set_paused(state.paused)
+
+    # ------------------------------------------------------------ the inbox
+
+    def accept(
+        self, consumer: str, deliveries: Sequence[Delivery]
+    ) -> Sequence[Delivery]:
+        """Take in what a server handed out; return what found no room. Never blocks."""
+        subscription = self._subscriptions[consumer]
+        self.held.hold(deliveries, subscription)
+        fit = [each for each in deliveries if each.deliveries <= MAX_DELIVERIES]
+        rest = subscription.accept(fit)
+        self.held.let_go(rest)
+        for delivery in deliveries:
+            if delivery.deliveries > MAX_DELIVERIES:
+                error = DeliveryLimitError(
+                    f"handed out {delivery.deliveries} times and never settled"
+                )
+                self._settlers[consumer].give_up(delivery, error)
+        return rest
+
+    def wanted(self, consumer: str) -> int:
+        """Return how many deliveries of a consumer are wanted now."""
+        return self._subscriptions[consumer].wanted() if self._is_fetching else 0
+
+    def withdraw(
+        self, consumer: str, is_lost: Callable[[Delivery], bool], timeout: float
+    ) -> list[Delivery]:
+        """Forget what was given to somebody else; return what is still in a handler."""
+        gone = self._subscriptions[consumer].withdraw(is_lost)
+        self.held.let_go(gone)
+        return self.held.wait_until_gone(is_lost, timeout)
+
+    def quarantine(
+        self, consumer: str, raw: bytes, error: MessageError, token: object
+    ) -> None:
+        """Keep, as a dead letter, what cannot be decoded; ``token`` is settled then."""
+        message: Message[Any] = Message(UNKNOWN, raw)
+        delivery = Delivery(message, time.monotonic(), 1, token)
+        self.held.hold([delivery], self._subscriptions[consumer])
+        self._settlers[consumer].give_up(delivery, error)
+
+    def report(self, error: BaseException) -> None:
+        """Tell the observers that something failed that goes on. Does not block."""
+        self._hooks.notify(lambda hook: hook.failed("reader", error))

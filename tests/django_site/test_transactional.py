@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.db import transaction
+
+from django_gomq import ConfigurationError, consumer, emit, emit_many, get_broker
+from tests.django_site import outbox
+from tests.django_site.conftest import UseSite
+from tests.django_site.handlers import Undo, listen, wait_quiet
+from tests.django_site.waiting import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+
+BACKEND = "tests.django_site.outbox.OutboxBackend"
+READS_NOTHING = {"default": {"BACKEND": BACKEND, "RUN": "never"}}
+
+
+@pytest.fixture(autouse=True)
+def _table() -> Iterator[None]:
+    outbox.create_table()
+    yield
+    outbox.create_table()
+
+
+def test_an_emit_writes_into_the_transaction_it_is_called_in(
+    live_site: UseSite,
+) -> None:
+    live_site(BROKERS=READS_NOTHING)
+
+    with transaction.atomic():
+        receipt = emit("page.viewed", 1)
+        inside = outbox.rows()
+        waiting = receipt.state
+
+    assert (inside, waiting) == (["page.viewed"], "pending")
+    assert receipt.state == "accepted"
+    assert outbox.rows() == ["page.viewed"]
+
+
+def test_what_is_rolled_back_never_existed(live_site: UseSite) -> None:
+    live_site(BROKERS=READS_NOTHING)
+
+    with pytest.raises(Undo), transaction.atomic():
+        receipt = emit("page.viewed", 1)
+        raise Undo
+
+    assert outbox.rows() == []
+    assert (receipt.state, receipt.reason, bool(receipt)) == (
+        "refused",
+        "rolled_back",
+        False,
+    )
+    assert get_broker().stats().queues["page.viewed"].rolled_back == 1
+
+
+def test_a_savepoint_takes_its_rows_and_receipts_back(live_site: UseSite) -> None:
+    live_site(BROKERS=READS_NOTHING)
+
+    with transaction.atomic():
+        kept = emit("page.viewed", 1)
+        with pytest.raises(Undo), transaction.atomic():
+            lost = emit("page.left", 2)
+            raise Undo
+
+    assert outbox.rows() == ["page.viewed"]
+    assert (kept.state, lost.state) == ("accepted", "refused")
+
+
+def test_many_are_written_in_their_order(live_site: UseSite) -> None:
+    live_site(BROKERS=READS_NOTHING)
+
+    with transaction.atomic():
+        emit_many([("page.viewed", 1), ("page.left", 2), ("page.viewed", 3)])
+
+    assert outbox.rows() == ["page.viewed", "page.left", "page.viewed"]
+
+
+def test_a_transaction_of_another_database_is_refused_at_the_call(
+    live_site: UseSite,
+) -> None:
+    live_site(BROKERS=READS_NOTHING)
+
+    with (
+        transaction.atomic(using="other"),
+        pytest.raises(ConfigurationError, match="default"),
+    ):
+        emit("page.viewed", 1)
+
+    assert outbox.rows() == []
+
+
+def test_other_brokers_of_the_same_transaction_wait_for_its_commit(
+    live_site: UseSite,
+) -> None:
+    seen = listen("memory.*")
+    live_site(
+        BROKERS={"default": {}, "outbox": {"BACKEND": BACKEND, "RUN": "never"}},
+        ROUTES={"page.*": "outbox"},
+    )
+
+    with transaction.atomic():
+        emit_many([("page.viewed", 1), ("memory.used", 2)])
+        inside = outbox.rows(), seen.types
+
+    seen.wait_for(1)
+    assert inside == (["page.viewed"], [])
+    assert seen.types == ["memory.used"]
+
+
+def test_outside_a_transaction_an_emit_is_written_at_once(live_site: UseSite) -> None:
+    live_site(BROKERS=READS_NOTHING)
+
+    receipt = emit("page.viewed", 1)
+
+    assert (receipt.state, outbox.rows()) == ("accepted", ["page.viewed"])
+
+
+def test_async_handlers_settle_on_a_thread_where_the_orm_works(
+    live_site: UseSite,
+) -> None:
+    handled: list[int] = []
+
+    @consumer("page.viewed", name="pages")
+    async def handle(message: object) -> None:
+        handled.append(1)
+
+    live_site(BROKERS={"default": {"BACKEND": BACKEND, "RUN": "here"}})
+    with transaction.atomic():
+        emit("page.viewed", 1)
+    emit("page.viewed", 2)
+
+    wait_until(lambda: len(handled) == 2, "both are handled")
+    wait_quiet()
+    wait_until(lambda: not outbox.rows(), "both are settled")
+    assert get_broker().stats().consumers["pages"].succeeded == 2
