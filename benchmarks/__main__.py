@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,8 @@ PARTS: Mapping[str, Part] = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run one part, save what it found, and write its part of the page."""
+    # As after Ctrl-C, processes are ended and their files removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     asked = _parse(arguments)
     # Figures of a part of the cases, or of short runs, are not for the docs.
     is_whole = not (asked.quick or asked.only)

@@ -10,6 +10,7 @@ before that is believed.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -53,6 +54,8 @@ GATES: Final = (
 
 def main() -> int:
     """Print each ratio beside its limit; return 1 if one is above."""
+    # As after Ctrl-C, what is to be done at the end is done.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _stay_on_one_processor()
     runs = _make_runs()
     fastest = dict.fromkeys(runs, float("inf"))

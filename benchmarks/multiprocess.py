@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -38,11 +39,9 @@ EVENTS: Final = [f"app_{number % 5}.thing_{number}.saved" for number in range(30
 
 def main() -> None:
     """Measure, and print a table."""
-    folder = tempfile.mkdtemp(prefix="gomq-bench-")
-    try:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with TemporaryDirectory(prefix="gomq-bench-") as folder:
         _measure(folder)
-    finally:
-        shutil.rmtree(folder)
 
 
 def _measure(folder: str) -> None:
@@ -63,11 +62,10 @@ def _measure(folder: str) -> None:
         for _ in range(RECYCLED):
             _recycle(folder)
         ours = _ms(lambda: render("", registry=registry))
-        dead = tempfile.mkdtemp(prefix="gomq-bench-")
-        _as_the_library_leaves_them(folder, dead)
-        _row(f"scrape after {RECYCLED} workers", ours, _theirs(dead, 3))
-        _row("files then", _files_in(folder), _files_in(dead))
-        shutil.rmtree(dead)
+        with TemporaryDirectory(prefix="gomq-bench-") as dead:
+            _as_the_library_leaves_them(folder, dead)
+            _row(f"scrape after {RECYCLED} workers", ours, _theirs(dead, 3))
+            _row("files then", _files_in(folder), _files_in(dead))
         broker.close(timeout=1)
 
 

@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +20,14 @@ PATIENCE = 90.0  # seconds; longer than any case waits itself
 THAW = 0.02  # seconds for threads that were due meanwhile to run once
 
 
-def _as_users_have_it() -> dict[str, str]:
+def _as_users_have_it(folder: str) -> dict[str, str]:
     # Without kept bytecode every start compiles the package again: 60 ms.
-    return {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if name != "PYTHONDONTWRITEBYTECODE"
     }
+    return {**kept, "TMPDIR": folder}
 
 
 class Child:
@@ -33,6 +35,10 @@ class Child:
 
     def __init__(self, case: Case, log: Path) -> None:
         self._log = log.open("a")
+        # A process that is killed removes no files: its parent does.
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="gomq-bench-", ignore_cleanup_errors=True
+        )
         order = json.dumps({"target": case.target, "options": dict(case.options)})
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [case.python, "-m", "benchmarks.child", order],
@@ -40,7 +46,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=_as_users_have_it(),
+            env=_as_users_have_it(self._folder.name),
         )
         self._failure: Answer | None = None
 
@@ -88,9 +94,10 @@ class Child:
             os.kill(self._process.pid, number)
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, whatever it does, and remove its files."""
         self._process.kill()
         self._process.wait()
+        self._folder.cleanup()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             _pipe(stream).close()
 
