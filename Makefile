@@ -66,12 +66,10 @@ test: $(INSTALLED) .venv/.servers ## Run all tests, with the gates: 95 % covered
 	@$(BIN)/coverage report --include='django_gomq/bus/*' --fail-under=100
 	@$(BIN)/python .ci/summary.py $(RESULTS)/*.xml
 
-# Each test may take a while longer, the whole less than what .ci/run waits for.
 .PHONY: test-servers
 test-servers: $(INSTALLED) .venv/.servers ## Run every server, and compare docs/deployment.md
 	@mkdir -p $(RESULTS) && rm -f $(RESULTS)/servers.json
-	@GOMQ_CONSERVATION_REQUESTS=50000 $(BIN)/python -m pytest tests/servers tests/conservation \
-		-m "" -o timeout=120 -o session_timeout=800
+	@GOMQ_CONSERVATION_REQUESTS=50000 $(BIN)/python -m pytest tests/servers tests/conservation -m ""
 	@$(BIN)/python -m tests.servers.table --check
 
 # Where it cannot be compiled, its rows are skipped and say so. Not from pip's cache: it

@@ -19,7 +19,6 @@ from tests.answers import Answers, wait_for
 from tests.observed_clinic import PATIENCE, gave_up, load, need_programs
 from watching.observatory import Observatory
 
-pytestmark = pytest.mark.timeout(120)
 GAP = "gomq:conservation_gap:sum"
 HELD = 'gomq:channel_held:sum{consumer="laboratory.analysis"}'
 

@@ -38,7 +38,7 @@ def run_python(code: str, *, without: tuple[str, ...] = ()) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -19,7 +19,7 @@ from django_gomq.bus.channels.channel import Channel
 from django_gomq.bus.errors import ConfigurationError
 from tests.bus.interleaving import interleaved
 from tests.bus.interrupting import Interrupted
-from tests.bus.waiting import run_threads, wait_until
+from tests.bus.waiting import LONG, run_threads, wait_until
 
 Buffer = Channel[Any] | PublishBuffer[Any]
 KINDS: list[type[Buffer]] = [Channel, PublishBuffer]
@@ -302,13 +302,13 @@ def test_closing_calls_everybody_who_waits(full: Buffer) -> None:
 
 def test_a_wait_for_room_ends_when_it_comes(full: Buffer) -> None:
     answers: list[bool] = []
-    waiter = threading.Thread(target=lambda: answers.append(full.wait_for_room(9)))
+    waiter = threading.Thread(target=lambda: answers.append(full.wait_for_room(LONG)))
     waiter.start()
     wait_until(lambda: len(full._waiters) == 1)
 
     full.release(1)
 
-    waiter.join(5)
+    waiter.join(LONG)
     assert answers == [True]
 
 
@@ -320,7 +320,7 @@ def test_a_wait_for_room_ends_at_its_timeout_and_leaves_nothing_behind(
 
 
 def test_a_wait_for_room_that_is_there_ends_at_once(kind: type[Buffer]) -> None:
-    assert kind(1).wait_for_room(9)
+    assert kind(1).wait_for_room(LONG)
 
 
 def test_a_wait_without_end_is_possible(full: Buffer) -> None:
@@ -330,7 +330,7 @@ def test_a_wait_without_end_is_possible(full: Buffer) -> None:
 
     full.close()
 
-    waiter.join(5)
+    waiter.join(LONG)
     assert not waiter.is_alive()
 
 
@@ -339,7 +339,7 @@ def test_every_waiting_thread_gets_its_turn(full: Buffer) -> None:
 
     def put(number: int) -> None:
         while not full.put(number):
-            assert full.wait_for_room(30)
+            assert full.wait_for_room(LONG)
         got.append(number)
 
     def make_room() -> None:
@@ -422,7 +422,7 @@ def test_an_interrupted_wait_leaves_nothing_behind(
     other.start()
 
     with pytest.raises(Interrupted):
-        full.wait_for_room(30)
+        full.wait_for_room(LONG)
 
     other.join()
     assert not full._waiters
@@ -443,8 +443,8 @@ def test_an_interrupted_wait_hands_its_room_to_the_next(full: Buffer) -> None:
             """Wake nobody."""
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr("django_gomq.bus.channels.permits.Lock", Bed)
-        full.wait_for_room(9)
+        patch.setattr("django_gomq.bus.permits.Lock", Bed)
+        full.wait_for_room(LONG)
 
     assert calls == [1]
 
@@ -456,7 +456,7 @@ def test_no_thread_waits_for_room_in_vain(kind: type[Buffer]) -> None:
     def put() -> None:
         for number in range(most):
             while not buffer.put(number):
-                assert buffer.wait_for_room(30), "room came and nobody was called"
+                assert buffer.wait_for_room(LONG), "room came and nobody was called"
 
     def take() -> None:
         while len(taken) < 6 * most:

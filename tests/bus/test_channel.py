@@ -20,7 +20,7 @@ from django_gomq.bus.channels.channel import Channel
 from django_gomq.bus.delivery import Chunk, Delivery, join
 from django_gomq.bus.message import Message
 from tests.bus.interleaving import interleaved
-from tests.bus.waiting import run_threads
+from tests.bus.waiting import LONG, run_threads
 
 
 def channel_of(*runs: Sequence[Any], capacity: int = 100) -> Channel[Any]:
@@ -314,7 +314,7 @@ def test_nothing_is_lost_or_doubled_by_racing_threads(  # noqa: C901, PLR0915
                 channel.put_permitted(run, number)
                 index += room
             else:
-                channel.wait_for_room(5)
+                channel.wait_for_room(LONG)
 
     def consume(number: int) -> None:
         mine = taken[number]

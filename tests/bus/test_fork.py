@@ -15,7 +15,7 @@ from django_gomq.bus import fork as process
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.message import Message
 from tests.bus.conftest import MakeBroker
-from tests.bus.waiting import run_threads, wait_until, wait_until_settled
+from tests.bus.waiting import LONG, run_threads, wait_until, wait_until_settled
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -35,7 +35,7 @@ def in_child(work: Callable[[], Any]) -> Any:
         os._exit(0)
     os.close(writer)
     try:
-        ready, _, _ = select.select([reader], [], [], 15)
+        ready, _, _ = select.select([reader], [], [], LONG)
         assert ready, "the child hangs"
         answer = pickle.loads(os.read(reader, 65536))
         wait_until(lambda: os.waitid(os.P_PID, pid, GONE | os.WNOWAIT))
@@ -109,11 +109,11 @@ def test_a_child_is_not_held_up_by_locks_that_its_parent_held(broker: Broker) ->
             life._worker.timers._changed,
         ):
             holding.set()
-            go_on.wait(20)
+            go_on.wait(LONG)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    holding.wait(5)
+    holding.wait(LONG)
 
     def work() -> int:
         broker.publish(Message("a.b"))

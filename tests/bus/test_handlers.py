@@ -35,7 +35,7 @@ from django_gomq.bus.worker.runner import ConsumerRunner
 from django_gomq.bus.worker.worker import Worker
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder, Watcher
-from tests.bus.waiting import wait_until, wait_until_settled
+from tests.bus.waiting import LONG, wait_until, wait_until_settled
 
 SOON = Retry(attempts=3, min_delay=0, max_delay=0.001)
 Make = Callable[[Callable[[Message[Any]], Any]], Any]
@@ -312,7 +312,7 @@ def test_async_handlers_of_one_key_wait_for_one_another(broker: Broker) -> None:
 
     broker.consume("a.b", handle, name="c", ordered_by_key=True, concurrency=3)
     broker.publish(Message("a.b", b"0", key="k"))
-    first_is_in.wait(5)
+    first_is_in.wait(LONG)
     broker.publish(Message("a.b", b"1", key="k"))
     broker.publish(Message("a.b", b"2", key="other"))
     wait_until(lambda: handled == [("other", 2)])
@@ -328,8 +328,8 @@ def test_a_sync_handler_that_overruns_is_reported_once_and_left_alone(
     monkeypatch.setattr("django_gomq.bus.timers.TICK_SECONDS", 0.01)
     recorder, go_on = Recorder(), threading.Event()
     broker = make_broker(hooks=[recorder])
-    broker.consume("a.b", lambda _: go_on.wait(10), name="c", timeout=0.01)
-    broker.consume("a.b", lambda _: go_on.wait(10), name="patient", timeout=60)
+    broker.consume("a.b", lambda _: go_on.wait(LONG), name="c", timeout=0.01)
+    broker.consume("a.b", lambda _: go_on.wait(LONG), name="patient", timeout=60)
     broker.publish(Message("a.b"))
     wait_until(lambda: recorder.named("overran"))
     ticks: list[int] = []
@@ -727,7 +727,9 @@ def test_a_bug_after_the_handler_fails_the_attempt_and_loses_nothing(
 
 def test_as_many_threads_as_the_concurrency_handle_at_once(broker: Broker) -> None:
     together = threading.Barrier(4)
-    broker.consume("a.b", lambda _: together.wait(5) and None, name="c", concurrency=4)
+    broker.consume(
+        "a.b", lambda _: together.wait(LONG) and None, name="c", concurrency=4
+    )
 
     for _ in range(8):
         broker.publish(Message("a.b"))
@@ -738,7 +740,9 @@ def test_as_many_threads_as_the_concurrency_handle_at_once(broker: Broker) -> No
 
 def test_one_burst_wakes_all_the_threads_that_may_help(broker: Broker) -> None:
     together = threading.Barrier(4)
-    broker.consume("a.b", lambda _: together.wait(5) and None, name="c", concurrency=4)
+    broker.consume(
+        "a.b", lambda _: together.wait(LONG) and None, name="c", concurrency=4
+    )
     broker.pause("c")
     for _ in range(8):
         broker.publish(Message("a.b"))
@@ -773,7 +777,7 @@ def test_no_more_threads_than_the_concurrency_handle_at_once(broker: Broker) -> 
 
 def test_a_slow_consumer_leaves_threads_to_the_others(make_broker: MakeBroker) -> None:
     broker, go_on = make_broker(threads=2), threading.Event()
-    broker.consume("a.b", lambda _: go_on.wait(10), name="slow")
+    broker.consume("a.b", lambda _: go_on.wait(LONG), name="slow")
     broker.consume("a.b", lambda _: None, name="quick")
 
     for _ in range(20):
@@ -864,14 +868,14 @@ def test_a_worker_says_what_its_threads_do(broker: Broker) -> None:
 
     def handle(message: Message[Any]) -> None:
         inside.set()
-        go_on.wait(10)
+        go_on.wait(LONG)
 
     broker.consume("a.b", handle, name="c")
     worker = broker._current_runtime()._worker
     assert (worker.alive, worker.busy) == (0, 0)
 
     broker.publish(Message("a.b"))
-    inside.wait(5)
+    inside.wait(LONG)
 
     assert (worker.alive, worker.busy) == (8, 1)
     worker.start()
@@ -916,7 +920,7 @@ def test_a_shared_worker_outlives_a_broker(make_broker: MakeBroker) -> None:
     wait_until_settled(two)
     assert two.stats().consumers["c"].succeeded == 2
     two.close()
-    assert worker.stop(timeout=5) == 0
+    assert worker.stop(timeout=LONG) == 0
 
 
 def test_a_second_stop_of_a_worker_waits_for_nobody(make_broker: MakeBroker) -> None:
@@ -929,7 +933,7 @@ def test_a_second_stop_of_a_worker_waits_for_nobody(make_broker: MakeBroker) -> 
 
     broker.consume("a.b", stick, name="c")
     broker.publish(Message("a.b"))
-    assert entered.wait(10)
+    assert entered.wait(LONG)
 
     first = worker.stop(timeout=0.01)
     second = worker.stop(timeout=1000)  # a wait would outlast the test
@@ -975,7 +979,7 @@ def test_a_loop_that_ends_while_it_is_stopped_is_no_trouble() -> None:
     assert loop is not None
     assert thread is not None
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
+    thread.join(LONG)
     runner._thread = threading.current_thread()  # as if it had been alive
 
     runner.stop(5)

@@ -42,8 +42,8 @@ def tick():
     if len(ticks) == {SECONDS} + 3:
         told.set()
 
-broker._current_runtime()._worker.timers.every_second(tick)
-told.wait(60)
+broker._living()._worker.timers.every_second(tick)
+told.wait(100)
 first, last = ticks[2], ticks[-1]
 print(json.dumps([last[0] - first[0], last[1] - first[1], broker.stats().is_quiet]))
 """
@@ -56,7 +56,7 @@ def test_thirty_idle_consumers_wake_up_once_a_second_in_all() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
 
     wake_ups, cpu_seconds, is_quiet = json.loads(done.stdout)

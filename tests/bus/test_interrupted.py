@@ -19,7 +19,7 @@ from tests.bus.conftest import MakeBroker
 from tests.bus.interrupting import Interrupted, interrupt_often, undisturbed
 from tests.bus.ledger import CAPACITY, Ledger, Publisher, check_books, queue_of
 from tests.bus.shooting import Shot
-from tests.bus.waiting import fast_switching, wait_until
+from tests.bus.waiting import LONG, fast_switching, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_publishing_loses_no_permit_and_no_message(
 def test_waiting_for_room_loses_no_permit_and_no_message(
     consuming: Broker, ledger: Ledger, interrupts: threading.Event
 ) -> None:
-    publisher = Publisher(consuming, timeout=5.0)
+    publisher = Publisher(consuming, timeout=LONG)
 
     with fast_switching():
         publisher.publish_through(interrupts, rounds=100)
@@ -167,7 +167,7 @@ def test_a_busy_queue_whose_permits_are_on_their_way_loses_none(
 def test_a_publisher_finds_room_of_which_nobody_told_it(broker: Broker) -> None:
     """As where a signal handler raised in the one that should have."""
     release = threading.Event()
-    broker.consume("a.b", lambda _: release.wait(20), name="c", capacity=1)
+    broker.consume("a.b", lambda _: release.wait(LONG), name="c", capacity=1)
     broker.start()
     broker.publish(Message("a.b"))
     queue = queue_of(broker)
@@ -177,7 +177,7 @@ def test_a_publisher_finds_room_of_which_nobody_told_it(broker: Broker) -> None:
     answers: list[str] = []
 
     def publish() -> None:
-        broker.publish(Message("a.b"), timeout=30)
+        broker.publish(Message("a.b"), timeout=LONG)
         answers.append("published")
 
     thread = threading.Thread(target=publish, daemon=True)
@@ -195,7 +195,7 @@ def test_a_publisher_finds_room_of_which_nobody_told_it(broker: Broker) -> None:
 
 def close_under_fire(broker: Broker, shot: Shot) -> None:
     shot.fire()
-    broker.close(timeout=20)
+    broker.close(timeout=LONG)
 
 
 def test_an_interrupted_close_is_resumed_with_a_limit_of_its_own(
@@ -204,7 +204,7 @@ def test_an_interrupted_close_is_resumed_with_a_limit_of_its_own(
     broker, go_on, handled = make_broker(threads=1), threading.Event(), list[int]()
 
     def handle(message: Message[int]) -> None:
-        go_on.wait(20)
+        go_on.wait(LONG)
         handled.append(message.data)
 
     broker.consume("a.b", handle, name="c")
@@ -219,7 +219,7 @@ def test_an_interrupted_close_is_resumed_with_a_limit_of_its_own(
         broker.publish(Message("a.b"))
     # Longer than a stop takes that waits for nobody.
     threading.Timer(1.0, go_on.set).start()
-    remainder = broker.close(timeout=20)
+    remainder = broker.close(timeout=LONG)
 
     assert handled == list(range(5))
     assert remainder.is_clean
@@ -234,19 +234,19 @@ def test_a_close_that_is_interrupted_at_any_moment_accounts_for_every_message(
         broker.consume("a.b", seen, name="c")
         for one in range(200):
             broker.publish(Message("a.b", b"%d" % one))
-        broker.publish(Message("a.b", b"200", delay=60.0))
+        broker.publish(Message("a.b", b"200", delay=2 * LONG))
         shot = Shot(number * (20e-6 if number % 2 else 100e-6))
         ended = False
         interrupts.set()
         try:
             shot.fire()
-            broker.close(timeout=0 if number % 2 else 5)
+            broker.close(timeout=0 if number % 2 else LONG)
             ended = True
             shot.land()
         except Interrupted:
             hits += not ended
 
-        remainder = broker.close(timeout=5)
+        remainder = broker.close(timeout=LONG)
 
         stats = broker.stats()
         queue, consumer = stats.queues["a.b"], stats.consumers["c"]
@@ -307,7 +307,7 @@ def test_what_runs_whole_ends_though_its_caller_is_interrupted(
     go_on, steps = threading.Event(), list[int]()
 
     def call() -> None:
-        go_on.wait(20)
+        go_on.wait(LONG)
         steps.append(1)
 
     shot = Shot(0.02)

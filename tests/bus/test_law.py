@@ -25,6 +25,7 @@ from django_gomq.bus.retry import Retry
 from tests.bus.conftest import MakeBroker
 from tests.bus.interleaving import HOT, interleaved
 from tests.bus.waiting import (
+    LONG,
     fast_switching,
     is_settled,
     run_threads,
@@ -225,7 +226,7 @@ def test_nothing_is_lost_in_a_busy_bus(  # noqa: C901, PLR0915 - one story
     operator.join()
     for consumer in broker.consumers:
         broker.resume(consumer.name)
-    wait_until_settled(broker, 30)
+    wait_until_settled(broker)
 
     stats = broker.stats()
     for event, count in accepted.items():
@@ -251,7 +252,7 @@ def test_published_never_falls_while_the_bus_runs(make_broker: MakeBroker) -> No
 
     def publish() -> None:
         for _ in range(4000):
-            broker.publish(Message("a.b"), timeout=5)
+            broker.publish(Message("a.b"), timeout=LONG)
 
     def look() -> None:
         while not done.is_set():
@@ -302,8 +303,8 @@ def test_order_holds_for_each_key_through_retries(
     with fast_switching():
         for number in range(600):
             key = f"k{number % 7}"
-            broker.publish(Message("a.b", b"%d" % number, key=key), timeout=5)
-        wait_until_settled(broker, 20)
+            broker.publish(Message("a.b", b"%d" % number, key=key), timeout=LONG)
+        wait_until_settled(broker)
 
     assert sum(map(len, handled.values())) == 600
     for numbers in handled.values():

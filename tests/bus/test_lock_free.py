@@ -22,7 +22,7 @@ from django_gomq.bus.channels import permits
 from django_gomq.bus.delivery import Chunk
 from tests.bus.interleaving import interleaved
 from tests.bus.interrupting import Interrupted
-from tests.bus.waiting import fast_switching, run_threads, wait_until
+from tests.bus.waiting import LONG, fast_switching, run_threads, wait_until
 from tests.untraced import untraced
 
 Buffer = PublishBuffer[Any]
@@ -340,7 +340,7 @@ class Race:
                     if items and self.buffer.closed:
                         return
                     if items:
-                        self.buffer.wait_for_room(5)
+                        self.buffer.wait_for_room(LONG)
         finally:
             with self._lock:
                 self.producing -= 1
@@ -465,7 +465,7 @@ def test_a_race_in_which_permits_are_lost_ends_with_all_of_them(
                 index += 1
         race.producing = 0
         for thread in threads:
-            thread.join(30)
+            thread.join(LONG)
 
     assert not any(thread.is_alive() for thread in threads)
     assert hits
@@ -483,7 +483,7 @@ def test_a_producer_keeps_its_own_order_within_a_priority() -> None:
     def produce(number: int) -> None:
         for index in range(2000):
             while not buffer.put((number, index)):
-                buffer.wait_for_room(5)
+                buffer.wait_for_room(LONG)
 
     def consume() -> None:
         while len(out) < 4000:

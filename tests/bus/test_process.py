@@ -10,7 +10,7 @@ import pytest
 from django_gomq.bus import fork as process
 from django_gomq.bus.fork import Process, current, register
 from tests.bus.forking import in_child
-from tests.bus.waiting import fast_switching, run_threads
+from tests.bus.waiting import LONG, fast_switching, run_threads
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -63,11 +63,11 @@ def test_a_child_has_a_lock_that_its_parent_does_not_hold() -> None:
     def hold() -> None:
         with current().lock:
             holding.set()
-            go_on.wait(20)
+            go_on.wait(LONG)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    holding.wait(5)
+    holding.wait(LONG)
     try:
         assert in_child(lambda: current().lock.acquire(blocking=False))
     finally:

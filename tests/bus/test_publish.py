@@ -21,7 +21,7 @@ from django_gomq.bus.errors import (
 from django_gomq.bus.message import Message
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder, Watcher
-from tests.bus.waiting import wait_until, wait_until_settled
+from tests.bus.waiting import LONG, wait_until, wait_until_settled
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def full(make_broker: MakeBroker) -> Broker:
     broker.consume("a.b", lambda _: None, name="c", overflow="backpressure", capacity=1)
     broker.pause("c")
     for _ in range(2):
-        broker.publish(Message("a.b"), timeout=5)
+        broker.publish(Message("a.b"), timeout=LONG)
     return broker
 
 
@@ -55,7 +55,7 @@ def test_a_wait_for_room_ends_in_a_refusal_of_its_own(full: Broker) -> None:
 def test_a_publisher_that_waits_gets_the_room_that_comes(full: Broker) -> None:
     threading.Timer(0.01, full.resume, ["c"]).start()
 
-    full.publish(Message("a.b"), timeout=5)
+    full.publish(Message("a.b"), timeout=LONG)
 
     wait_until(lambda: full.stats().consumers["c"].succeeded == 3)
     wait_until_settled(full)
@@ -72,7 +72,7 @@ def test_a_handler_that_publishes_into_its_own_full_queue_does_not_wait(
             return
         for _ in range(9):  # more than queue and channel hold
             try:
-                broker.publish(Message("a.b"), timeout=30)
+                broker.publish(Message("a.b"), timeout=LONG)
             except PublishError as error:
                 codes.append(error.code)
         done.set()
@@ -80,7 +80,7 @@ def test_a_handler_that_publishes_into_its_own_full_queue_does_not_wait(
     broker.consume("a.b", handle, name="c", overflow="backpressure", capacity=1)
     broker.publish(Message("a.b"))
 
-    assert done.wait(5)
+    assert done.wait(LONG)
     assert codes
     assert set(codes) == {"queue_full"}
     wait_until_settled(broker)

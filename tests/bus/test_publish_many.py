@@ -34,6 +34,7 @@ from django_gomq.bus.timers import Timers
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Watcher
 from tests.bus.waiting import (
+    LONG,
     fast_switching,
     run_threads,
     wait_until,
@@ -246,7 +247,7 @@ def test_a_timeout_bounds_the_call_and_names_itself() -> None:
 
     answers = backend.publish_many(numbered(20), 0.05)
 
-    assert 0.05 <= time.monotonic() - began < 5
+    assert 0.05 <= time.monotonic() - began < LONG / 2
     assert isinstance(answers[0], PublishTimeoutError)
     # The time is up: for what follows nobody waits.
     assert {type(one) for one in answers[1:]} <= {PublishTimeoutError, QueueFullError}
@@ -328,7 +329,7 @@ def test_a_handler_that_publishes_many_does_not_wait(make_broker: MakeBroker) ->
     broker.pause("gate")
 
     def handle(message: Message[Any]) -> None:
-        answers.extend(broker.publish_many(numbered(9, "b.x"), timeout=30))
+        answers.extend(broker.publish_many(numbered(9, "b.x"), timeout=LONG))
 
     broker.consume("a.b", handle, name="c")
     broker.publish(Message("a.b"))
@@ -408,13 +409,13 @@ def test_two_callers_wait_for_room_and_both_come_in(make_broker: MakeBroker) -> 
     go_on = threading.Event()
 
     def handle(message: Message[Any]) -> None:
-        go_on.wait(10)
+        go_on.wait(LONG)
         handled.append(message.data)
 
     broker.consume("a.b", handle, name="c", overflow="backpressure", capacity=1)
 
     def publish() -> None:
-        assert broker.publish_many(numbered(5), timeout=30) == [None] * 5
+        assert broker.publish_many(numbered(5), timeout=LONG) == [None] * 5
 
     run_threads(publish, publish, go_on.set)
 

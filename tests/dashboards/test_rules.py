@@ -26,7 +26,7 @@ def promtool(*words: str) -> None:
     if program is None:
         pytest.skip("there is no promtool; to run it: apt-get install prometheus")
     done = subprocess.run(
-        [program, *words], capture_output=True, text=True, check=False, timeout=60
+        [program, *words], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -179,7 +179,7 @@ def test_aemit_that_waits_for_room_does_not_hold_up_the_loop(full: Held) -> None
         return turns
 
     async def view() -> tuple[Receipt, int]:
-        waiting = asyncio.create_task(aemit("page.viewed", 1, timeout=SECONDS / 3))
+        waiting = asyncio.create_task(aemit("page.viewed", 1, timeout=SECONDS))
         turns = await others()
         return await waiting, turns
 

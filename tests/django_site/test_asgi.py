@@ -12,6 +12,7 @@ from django_gomq import aemit, brokers, emit
 from django_gomq.asgi import Lifespan
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import hold, listen
+from tests.django_site.waiting import SECONDS
 
 STARTUP = {"type": "lifespan.startup"}
 SHUTDOWN = {"type": "lifespan.shutdown"}
@@ -28,10 +29,10 @@ def talk(application: Any, *events: dict[str, str], then: Any = None) -> list[st
         answers = []
         for event in events:
             await server.send_input(event)
-            answers.append((await server.receive_output(timeout=5))["type"])
+            answers.append((await server.receive_output(timeout=SECONDS))["type"])
         if then is not None:
             await server.send_input(then)
-        await server.wait(timeout=5)
+        await server.wait(timeout=SECONDS)
         return answers
 
     return asyncio.run(run())
@@ -39,7 +40,7 @@ def talk(application: Any, *events: dict[str, str], then: Any = None) -> list[st
 
 def test_a_lifespan_around_django_drains_at_its_end(live_site: UseSite) -> None:
     held = hold("page.viewed")
-    live_site(DRAIN_TIMEOUT=10)
+    live_site(DRAIN_TIMEOUT=SECONDS)
     receipts = [emit("page.viewed", number) for number in range(3)]
     threading.Timer(0.05, held.release.set).start()
 
@@ -53,19 +54,19 @@ def test_a_lifespan_around_django_drains_at_its_end(live_site: UseSite) -> None:
 
 def test_the_event_loop_goes_on_while_the_lifespan_drains(live_site: UseSite) -> None:
     held = hold("page.viewed")
-    live_site(DRAIN_TIMEOUT=10)
+    live_site(DRAIN_TIMEOUT=SECONDS)
 
     async def run() -> None:
         server = ApplicationCommunicator(
             Lifespan(get_asgi_application()), {"type": "lifespan"}
         )
         await server.send_input(STARTUP)
-        await server.receive_output(timeout=5)
+        await server.receive_output(timeout=SECONDS)
         await aemit("page.viewed")
         await server.send_input(SHUTDOWN)
         # What lets the drain end runs on the loop that waits for it.
         asyncio.get_running_loop().call_later(0.05, held.release.set)
-        await server.receive_output(timeout=5)
+        await server.receive_output(timeout=SECONDS)
 
     asyncio.run(run())
 

@@ -17,7 +17,7 @@ from django_gomq import (
 )
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Held, fill, hold, listen, wait_quiet
-from tests.django_site.waiting import wait_until
+from tests.django_site.waiting import SECONDS, wait_until
 
 ONE = {"default": {"OPTIONS": {"capacity": 1}}}
 
@@ -65,7 +65,7 @@ def test_emit_gives_up_after_its_timeout(full: Held) -> None:
 def test_emit_waits_for_room_up_to_its_timeout(full: Held) -> None:
     threading.Timer(0.05, full.release.set).start()
 
-    receipt = emit("page.viewed", timeout=10)
+    receipt = emit("page.viewed", timeout=SECONDS)
 
     assert receipt
     full.wait_for(3)

@@ -82,7 +82,7 @@ atexit.register(lambda: print("handled", len(handled)))
 import django
 django.setup()
 for number in range(500):
-    assert emit("import.record", number, timeout=10)
+    assert emit("import.record", number, timeout=60)
 """
 
 
@@ -213,7 +213,7 @@ class Live(TransactionTestCase):
     def test_live_runs_consumers(self):
         with live():
             assert emit("clinic.visit.made", 1).state == "accepted"
-            assert get_broker().close(10).is_clean
+            assert get_broker().close(60).is_clean
             stats = get_broker().stats().consumers["clinic.audit"]
             assert stats.succeeded == 1
 """

@@ -72,7 +72,7 @@ def write(message):
 import django
 django.setup()
 for number in range({count}):
-    assert emit("page.viewed", number, timeout=10)
+    assert emit("page.viewed", number, timeout=60)
 """
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from threading import Event
 from typing import Final
 
-SECONDS: Final = 15.0  # the longest wait, on a machine that does much else
+SECONDS: Final = 60.0  # the longest wait, on a machine that does much else
 
 
 def wait_until(condition: Callable[[], object], what: str = "it") -> None:

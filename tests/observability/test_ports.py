@@ -19,7 +19,7 @@ from django_gomq.observability.metrics.collector import Failures
 from django_gomq.observability.metrics.http import Ports, PortServer
 
 from .companions import fork, kill, living, run_to_the_end
-from .live import wait_until
+from .live import WAIT_SECONDS, wait_until
 
 MakeServer = Callable[..., PortServer]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -76,7 +76,7 @@ def get(
         f"http://127.0.0.1:{port}/metrics", headers=headers, method=method
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:
             return response.status, response.read().decode(), response.headers
     except urllib.error.HTTPError as error:
         with error:

@@ -19,7 +19,7 @@ from tests.servers.ward.rounds import Answer
 
 QUEUED: Final = 20
 STUCK: Final = 3
-DRAIN_LIMIT: Final = 10.0
+DRAIN_LIMIT: Final = 25.0  # less than what gunicorn and others wait
 BRIEF_LIMIT: Final = 1.0
 
 HANDLED: Final = re.compile(

@@ -9,7 +9,7 @@ from django_gomq import BatchFailed, Message, Retry, consumer
 from tests.conservation.ledger.fates import fails
 from tests.conservation.ledger.models import Row
 
-SLOW_SECONDS = 0.005
+SLOW_SECONDS = 0.02
 
 
 class Flaky(Exception):
