@@ -49,15 +49,18 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
 		-r requirements/dev.txt -e '.[otel]'
 	@touch $@
 
+# On as many processors as there are, up to four.
+PYTEST := -m pytest -n auto
+
 .PHONY: test
 test: $(INSTALLED) .venv/.servers ## Run all tests, with the gates: 95 % covered, the bus 100 %
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
 	@$(BIN)/coverage erase
 	@echo "Tests of the package"
 	@# coverage starts first: the pytest plugin is part of what is measured.
-	@$(BIN)/coverage run -m pytest --junitxml=$(RESULTS)/package.xml
+	@$(BIN)/coverage run $(PYTEST) --junitxml=$(RESULTS)/package.xml
 	@echo "Tests of the example project"
-	@cd $(EXAMPLE) && ../$(BIN)/python -m pytest --junitxml=../$(RESULTS)/example.xml
+	@cd $(EXAMPLE) && ../$(BIN)/python $(PYTEST) --junitxml=../$(RESULTS)/example.xml
 	@$(BIN)/coverage combine --quiet
 	@# Half a file is left by a process that was killed as it wrote.
 	@rm -f .coverage.*
@@ -69,7 +72,7 @@ test: $(INSTALLED) .venv/.servers ## Run all tests, with the gates: 95 % covered
 .PHONY: test-servers
 test-servers: $(INSTALLED) .venv/.servers ## Run every server, and compare docs/deployment.md
 	@mkdir -p $(RESULTS) && rm -f $(RESULTS)/servers.json
-	@GOMQ_CONSERVATION_REQUESTS=50000 $(BIN)/python -m pytest tests/servers tests/conservation -m ""
+	@GOMQ_CONSERVATION_REQUESTS=50000 $(BIN)/python $(PYTEST) tests/servers tests/conservation -m ""
 	@$(BIN)/python -m tests.servers.table --check
 
 # Where it cannot be compiled, its rows are skipped and say so. Not from pip's cache: it

@@ -51,7 +51,7 @@ def tests(session: nox.Session) -> None:
     django = f"django=={DJANGO[str(session.python)]}.*"
     session.install("-r", "requirements/test.txt", "-e", ".[otel]", django)
     session.run("python", "-m", "django", "--version")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session(python=["3.13t", "3.14t"])

@@ -63,7 +63,8 @@ def observe(folder: Path) -> Iterator[Observed]:
         observed = Observed()
         webhook = running.enter_context(Webhook(observed.take))
         site, rules = urlsplit(server.url).netloc, folder / "prometheus"
-        observatory = Observatory(site, webhook.address, rules)
+        # Others look for free ports at the same time.
+        observatory = Observatory(site, webhook.address, rules, ports=(0, 0))
         running.enter_context(observatory)
         observed.prometheus = Answers(observatory.prometheus_url)
         _trouble(observed, server, running.enter_context(load(server)))

@@ -43,7 +43,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         patch.setenv("GUNICORN_CMD_ARGS", "--workers 2")
         server = running.enter_context(Server(free_port(0)))
         site = urlsplit(server.url).netloc
-        observatory = running.enter_context(Observatory(site, "127.0.0.1:1"))
+        observatory = running.enter_context(
+            Observatory(site, "127.0.0.1:1", ports=(0, 0))
+        )
         yield look(server, Answers(observatory.prometheus_url))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,15 +26,25 @@ _RULES = "../../django_gomq/dashboards/prometheus"
 class Observatory:
     """Both programs, watching one site; their data is gone when it is closed."""
 
-    def __init__(self, site: str, webhook: str, rules: Path = RULES) -> None:
-        """Take addresses as host:port, and the folder of the rules."""
+    def __init__(
+        self,
+        site: str,
+        webhook: str,
+        rules: Path = RULES,
+        *,
+        ports: tuple[int, int] = (9090, 9093),
+    ) -> None:
+        """Take addresses as host:port, and the ports that are preferred; 0 is any."""
         self._site = site
         self._webhook = webhook
         self._rules = rules
-        self._home = Path(tempfile.mkdtemp(prefix="observe-", dir=PROJECT / "var"))
+        self._home = Path(
+            tempfile.mkdtemp(prefix=f"observe-{os.getpid()}-", dir=PROJECT / "var")
+        )
         self._closing = contextlib.ExitStack()
-        self.prometheus_url = f"http://127.0.0.1:{free_port(9090)}"
-        self.alertmanager_url = f"http://127.0.0.1:{free_port(9093)}"
+        first, second = map(free_port, ports)
+        self.prometheus_url = f"http://127.0.0.1:{first}"
+        self.alertmanager_url = f"http://127.0.0.1:{second}"
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:

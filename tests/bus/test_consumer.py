@@ -15,7 +15,7 @@ from django_gomq.bus.event import Event
 from django_gomq.bus.manager import ConsumerManager
 from django_gomq.bus.message import Message, decode_plain
 from django_gomq.bus.registry import Registry, label_of_module
-from tests.bus.waiting import wait_until
+from tests.bus.waiting import LONG, wait_until
 
 
 class Saved(Event, type="a.saved"):
@@ -146,7 +146,7 @@ WRONG: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", WRONG, ids=repr)
+@pytest.mark.parametrize("options", WRONG)
 def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="Consumer"):
         make(**options)
@@ -279,7 +279,7 @@ def test_a_manager_runs_its_consumers_from_start_to_stop(broker: Broker) -> None
     manager.start_all()
     broker.publish(Message("a.b"))
     wait_until(lambda: len(log) == 3)
-    remainder = manager.stop(timeout=5)
+    remainder = manager.stop(timeout=LONG)
 
     assert (log[0], log[-1]) == ("start one", "stop one")
     assert set(log[1:-1]) == {"handle one", "handle c"}

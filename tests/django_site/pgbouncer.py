@@ -14,12 +14,12 @@ import pytest
 
 from tests.django_site.postgres import (
     folder_of_server,
-    free_port,
     has_user,
     is_root,
     run,
 )
 from tests.django_site.waiting import wait_until
+from tests.ports import free_port
 
 HOW = "apt-get install pgbouncer, and as root have a user 'postgres'"
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import hold, listen, wait_quiet
 from tests.django_site.programs import ROOT, environment, run_program
 from tests.django_site.waiting import SECONDS, wait_until
+from tests.ports import free_range
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -209,12 +209,6 @@ def page_with(port: int, saved: int) -> str:
     return pages[-1]
 
 
-def free_ports() -> list[int]:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port = one.getsockname()[1]
-    return [port, port]
-
-
 def read(port: int, path: str = "metrics", **headers: str) -> str:
     url = f"http://127.0.0.1:{port}/{path}"
     request = urllib.request.Request(url, headers=headers)
@@ -232,7 +226,7 @@ def test_a_process_serves_its_own_numbers_once_its_bus_runs(
     live_site: UseSite, folder: Path
 ) -> None:
     seen = listen("page.viewed")
-    live_site(METRICS={"PORT_RANGE": free_ports()})
+    live_site(METRICS={"PORT_RANGE": list(free_range(1))})
     run_program(EMITS.format(count=20), **{DIRECTORY: str(folder)})
     before = port_in_use()
 
@@ -252,7 +246,7 @@ def test_a_process_serves_its_own_numbers_once_its_bus_runs(
 
 
 def test_a_process_serves_from_its_first_request_on(live_site: UseSite) -> None:
-    live_site(METRICS={"PORT_RANGE": free_ports()})
+    live_site(METRICS={"PORT_RANGE": list(free_range(1))})
 
     Client().get("/gomq/livez")
 
@@ -262,7 +256,7 @@ def test_a_process_serves_from_its_first_request_on(live_site: UseSite) -> None:
 
 def test_a_port_asks_for_the_token(live_site: UseSite) -> None:
     token = {"ACCESS": "token", "TOKEN": "long and random"}
-    live_site(METRICS={"PORT_RANGE": free_ports(), **token})
+    live_site(METRICS={"PORT_RANGE": list(free_range(1)), **token})
     Client().get("/gomq/livez")
     wait_until(port_in_use, "a port")
     port = port_in_use()
@@ -288,7 +282,7 @@ def request() -> None:
 
 
 def test_no_port_is_opened_in_tests(use_site: UseSite) -> None:
-    use_site(METRICS={"PORT_RANGE": free_ports()})
+    use_site(METRICS={"PORT_RANGE": list(free_range(1))})
 
     names = threads_begun_by(request, get_broker().start, serving.tick)
 
@@ -300,7 +294,7 @@ def test_a_port_is_opened_where_consumers_run_and_only_there(
     live_site: UseSite,
 ) -> None:
     brokers = {"default": {"RUN": "never"}}
-    live_site(METRICS={"PORT_RANGE": free_ports()}, BROKERS=brokers)
+    live_site(METRICS={"PORT_RANGE": list(free_range(1))}, BROKERS=brokers)
 
     where_none_runs = threads_begun_by(request, serving.tick)
     where_they_were_started = threads_begun_by(get_broker().start, request)
@@ -310,7 +304,7 @@ def test_a_port_is_opened_where_consumers_run_and_only_there(
 
 
 def test_other_settings_close_the_port(live_site: UseSite) -> None:
-    live_site(METRICS={"PORT_RANGE": free_ports()})
+    live_site(METRICS={"PORT_RANGE": list(free_range(1))})
     Client().get("/gomq/livez")
     wait_until(port_in_use, "a port")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -50,13 +49,6 @@ def commands(page: Path) -> list[list[str]]:
 def environment(**more: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
     return {**kept, "PYTHONPATH": str(ROOT), **more}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Running:

@@ -19,11 +19,11 @@ from tests.docs.pasting import (
     ROOT,
     Running,
     environment,
-    free_port,
     paste,
     running,
     start_project,
 )
+from tests.ports import free_port
 
 PAGE: Final = ROOT / "docs" / "commands.md"
 ADDRESS: Final = "127.0.0.1:8000"

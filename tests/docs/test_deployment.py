@@ -17,11 +17,11 @@ from tests.docs.pasting import (
     ROOT,
     commands,
     environment,
-    free_port,
     paste,
     running,
     start_project,
 )
+from tests.ports import free_port
 
 PAGE: Final = ROOT / "docs" / "deployment.md"
 COMMANDS: Final = {command[0]: command for command in commands(PAGE)}

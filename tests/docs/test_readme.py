@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.docs.pasting import ROOT, free_port, paste, running, start_project
+from tests.docs.pasting import ROOT, paste, running, start_project
+from tests.ports import free_port
 
 SUCCESS = (
     'gomq_messages_processed_total{broker="default",'

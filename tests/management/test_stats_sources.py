@@ -14,9 +14,9 @@ from django.core.management import CommandError
 
 from django_gomq.management.stats.sources import Page
 from tests.django_site.waiting import SECONDS
-from tests.docs.pasting import free_port
 from tests.management.commanding import gomq, run_gomq
 from tests.management.waiting_site import waiting_site
+from tests.ports import free_port
 
 TOKEN = "a secret of these tests"
 GUARDED = {"METRICS": {"ACCESS": "token", "TOKEN": TOKEN}}

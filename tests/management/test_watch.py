@@ -15,9 +15,9 @@ import pytest
 
 from tests.django_site.programs import ROOT, environment
 from tests.django_site.waiting import SECONDS
-from tests.docs.pasting import free_port
 from tests.management.commanding import command, gomq
 from tests.management.waiting_site import WaitingSite, waiting_site
+from tests.ports import free_port
 
 CLEAR = "\x1b[H\x1b[2J"
 

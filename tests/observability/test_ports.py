@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import socket
 import threading
 import urllib.error
@@ -14,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from django_gomq.observability.metrics import http as module
-from django_gomq.observability.metrics.collector import Failures
-from django_gomq.observability.metrics.http import Ports, PortServer
+from django_gomq.observability.metrics import ports as module
+from django_gomq.observability.metrics.failures import Failures
+from django_gomq.observability.metrics.ports import Ports, PortServer
+from tests.ports import free_range
 
 from .companions import fork, kill, living, run_to_the_end
 from .live import WAIT_SECONDS, wait_until
@@ -54,19 +54,6 @@ def make_server(failures: Failures) -> Iterator[MakeServer]:
 
 def metrics_threads() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one.name == "gomq-metrics"]
-
-
-def free_range(size: int) -> tuple[int, int]:
-    """Return a run of ports that nobody uses now, below those of connections."""
-    for _ in range(100):
-        first = random.randrange(20_000, 32_000)
-        try:
-            for port in range(first, first + size):
-                socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return first, first + size - 1
-    raise AssertionError("no port is free")
 
 
 def get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -59,10 +60,13 @@ def _tell_queued(row: Configuration, seen: Observation) -> str:
 
 def keep(results: list[Result]) -> None:
     """Put these into the file, in place of what it tells of the same names."""
-    kept = {one.name: one for one in load()}
-    kept.update((one.name, one) for one in results)
     FILE.parent.mkdir(parents=True, exist_ok=True)
-    FILE.write_text(json.dumps([asdict(one) for one in kept.values()], indent=2) + "\n")
+    with FILE.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes test at once
+        kept = {one.name: one for one in load()}
+        kept.update((one.name, one) for one in results)
+        told = json.dumps([asdict(one) for one in kept.values()], indent=2)
+        FILE.write_text(f"{told}\n")
 
 
 def load() -> list[Result]:

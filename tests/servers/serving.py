@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Final, Literal
 
 from tests.django_site.programs import ROOT, environment
 from tests.django_site.waiting import wait_until
+from tests.ports import free_port
 from tests.servers import processes
 from tests.servers.asking import Ask, Asker, ByHttp
 from tests.servers.configuration import BINARIES, Configuration
@@ -164,17 +164,10 @@ def serving(
 
 
 def _words_of(configuration: Configuration) -> list[str]:
-    port = "0" if configuration.port == "any" else str(_free_port())
+    port = "0" if configuration.port == "any" else str(free_port())
     program, *options = (
         word.format(port=port, prefix=sys.prefix) for word in configuration.command
     )
     if program == "uwsgi":
         return [str(BINARIES / program), *options]
     return [sys.executable, "-m", program, *options]
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

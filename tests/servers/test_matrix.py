@@ -10,6 +10,7 @@ from tests.servers.matrix import MATRIX
 from tests.servers.observing import (
     BRIEF_LIMIT,
     DRAIN_LIMIT,
+    HANDLED,
     QUEUED,
     STUCK,
     Observation,
@@ -121,3 +122,10 @@ def test_the_end_comes_in_time_and_leaves_no_process(seen: Observation) -> None:
 def test_no_traceback_is_written(seen: Observation) -> None:
     assert "Traceback" not in seen.slow.ending.log
     assert "Traceback" not in seen.stuck.log
+
+
+@pytest.mark.parametrize(
+    "row", rows(one for one in MATRIX if one.has_one_page), indirect=True
+)
+def test_the_page_of_a_lone_worker_counts_what_it_handled(seen: Observation) -> None:
+    assert HANDLED.search(seen.slow.page), seen.slow.page

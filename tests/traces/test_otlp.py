@@ -13,7 +13,8 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.django_site.waiting import wait_until
-from tests.docs.pasting import ROOT, free_port, running
+from tests.docs.pasting import ROOT, running
+from tests.ports import free_port
 from tests.traces.receiving import (
     Arrived,
     Spans,
