@@ -53,7 +53,7 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
 PYTEST := -m pytest -n auto
 
 .PHONY: test
-test: $(INSTALLED) .venv/.servers ## Run all tests, with the gates: 95 % covered, the bus 100 %
+test: $(INSTALLED) .venv/.servers ## Run the tests, with the gates: 95 % covered, the bus 100 %
 	@rm -rf $(RESULTS) && mkdir -p $(RESULTS)
 	@$(BIN)/coverage erase
 	@echo "Tests of the package"
@@ -69,10 +69,10 @@ test: $(INSTALLED) .venv/.servers ## Run all tests, with the gates: 95 % covered
 	@$(BIN)/coverage report --include='django_gomq/bus/*' --fail-under=100
 	@$(BIN)/python .ci/summary.py $(RESULTS)/*.xml
 
-.PHONY: test-servers
-test-servers: $(INSTALLED) .venv/.servers ## Run every server, and compare docs/deployment.md
-	@mkdir -p $(RESULTS) && rm -f $(RESULTS)/servers.json
-	@GOMQ_CONSERVATION_REQUESTS=50000 $(BIN)/python $(PYTEST) tests/servers tests/conservation -m ""
+.PHONY: test-all
+test-all: test ## Run these, the slow ones, and compare docs/deployment.md with every server
+	@echo "Slow tests: every server, long runs of many messages"
+	@$(BIN)/python $(PYTEST) -m slow --junitxml=$(RESULTS)/slow.xml
 	@$(BIN)/python -m tests.servers.table --check
 
 # Where it cannot be compiled, its rows are skipped and say so. Not from pip's cache: it

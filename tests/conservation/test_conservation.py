@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -23,8 +22,6 @@ from tests.django_site import postgres
 from tests.django_site.programs import ROOT, environment
 from tests.django_site.waiting import SECONDS, wait_until
 
-REQUESTS: Final = int(os.environ.get("GOMQ_CONSERVATION_REQUESTS", "3000"))
-RECYCLE_AFTER: Final = max(100, REQUESTS // 12)  # requests of one worker
 REPORT: Final = ROOT / "build" / "tests" / "conservation.txt"
 CONSUMERS: Final = ("steady", "slow", "flaky")
 _LISTENING: Final = re.compile(r"Listening at: http://127\.0\.0\.1:(\d+)")
@@ -35,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def database() -> Iterator[dict[str, Any]]:
     with postgres.serving() as server:
         yield server
@@ -66,7 +63,9 @@ class Ledger:
 
 
 @contextmanager
-def serving(folder: Path, database: dict[str, Any]) -> Iterator[Ledger]:
+def serving(
+    folder: Path, database: dict[str, Any], recycle_after: int
+) -> Iterator[Ledger]:
     numbers = folder / "metrics"
     numbers.mkdir()
     environ = environment(
@@ -79,8 +78,8 @@ def serving(folder: Path, database: dict[str, Any]) -> Iterator[Ledger]:
     command = [sys.executable, "-m", "gunicorn", "tests.conservation.ledger.wsgi"]
     command += ["--bind", "127.0.0.1:0", "--workers", "3", "--threads", "4"]
     command += ["--keep-alive", "0", "--no-control-socket"]
-    command += ["--max-requests", str(RECYCLE_AFTER)]
-    command += ["--max-requests-jitter", str(RECYCLE_AFTER // 4)]
+    command += ["--max-requests", str(recycle_after)]
+    command += ["--max-requests-jitter", str(recycle_after // 4)]
     log = folder / "gunicorn.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environ, stdout=output, stderr=output)
@@ -93,14 +92,14 @@ def serving(folder: Path, database: dict[str, Any]) -> Iterator[Ledger]:
             assert code == 0
 
 
-def is_complete(books: Books) -> bool:
+def is_complete(books: Books, requests: int) -> bool:
     """Whether every worker has written what it counted.
 
     They do so once a second, and one that is recycled at its end, after its drain.
     """
     ended = [sum(books.ended(name).values()) for name in CONSUMERS]
     published = books.sum("messages_published_total")
-    return not books.held and {REQUESTS} == {published, *ended}
+    return not books.held and {requests} == {published, *ended}
 
 
 def rows(database: dict[str, Any]) -> Counter[tuple[str, str]]:
@@ -119,34 +118,39 @@ def _report(what: str, numbers: Mapping[Any, Any]) -> None:
         report.write(f"{what}: {dict(numbers)}\n")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "requests",
+    [3000, pytest.param(50_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
+)
 def test_sums_over_recycled_workers_obey_the_law_and_agree_with_the_handlers_rows(
-    tmp_path: Path, database: dict[str, Any]
+    tmp_path: Path, database: dict[str, Any], requests: int
 ) -> None:
     REPORT.unlink(missing_ok=True)
-    with serving(tmp_path, database) as ledger:
-        answers = visit(ledger.port, REQUESTS)
-        wait_until(lambda: is_complete(ledger.books()), "all that workers count")
+    with serving(tmp_path, database, recycle_after=requests // 12) as ledger:
+        answers = visit(ledger.port, requests)
+        wait_until(
+            lambda: is_complete(ledger.books(), requests), "all that workers count"
+        )
         books, workers = ledger.books(), ledger.workers_so_far
         written = rows(database)
 
     published = books.sum("messages_published_total")
     ended = {name: books.ended(name) for name in CONSUMERS}
-    _report(f"{REQUESTS} requests, {workers} workers one after the other", answers)
+    _report(f"{requests} requests, {workers} workers one after the other", answers)
     _report("on /gomq/metrics", ended)
     _report("rows of the handlers", written)
-    hopeless, flaky = REQUESTS // HOPELESS_EVERY, REQUESTS // FLAKY_EVERY
+    hopeless, flaky = requests // HOPELESS_EVERY, requests // FLAKY_EVERY
 
     assert workers > 3
-    assert sum(answers.values()) == REQUESTS
-    assert published == answers["200 accepted"] == REQUESTS
+    assert sum(answers.values()) == requests
+    assert published == answers["200 accepted"] == requests
     assert {name: sum(one.values()) for name, one in ended.items()} == (
         dict.fromkeys(CONSUMERS, published)
     )
     assert {name: one["succeeded"] for name, one in ended.items()} == (
         {name: written[name, "wrote"] for name in CONSUMERS}
     )
-    assert ended["steady"] == {"succeeded": REQUESTS, "dropped": 0, "dead-lettered": 0}
+    assert ended["steady"] == {"succeeded": requests, "dropped": 0, "dead-lettered": 0}
     assert ended["slow"]["dropped"] > 0
     assert ended["flaky"]["dead-lettered"] == hopeless
     assert written["flaky", "failed"] == flaky - hopeless + 3 * hopeless

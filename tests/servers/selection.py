@@ -1,4 +1,4 @@
-"""Which rows a test takes: ``make test`` runs a few, ``make test-servers`` all."""
+"""Which rows a test takes: ``make test`` runs a few, ``make test-all`` the rest too."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.servers.configuration import Configuration
 
 
 def rows(configurations: Iterable[Configuration]) -> list[ParameterSet]:
-    """Return parameters, marked ``servers_all`` where ``make test`` leaves them out."""
+    """Return parameters, marked ``slow`` where ``make test`` leaves them out."""
     return [
         pytest.param(
             one,
             id=one.name,
-            marks=() if one.is_representative else pytest.mark.servers_all,
+            marks=() if one.is_representative else pytest.mark.slow,
         )
         for one in configurations
     ]
