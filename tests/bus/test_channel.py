@@ -20,6 +20,7 @@ from django_gomq.bus.channels.channel import Channel
 from django_gomq.bus.delivery import Chunk, Delivery, join
 from django_gomq.bus.message import Message
 from tests.bus.interleaving import interleaved
+from tests.bus.machines import for_long
 from tests.bus.waiting import LONG, run_threads
 
 
@@ -479,6 +480,7 @@ class ChannelMachine(RuleBasedStateMachine):
 
 
 ChannelMachine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=30, deadline=None
+    max_examples=40, stateful_step_count=30, deadline=None
 )
 TestTheChannelAgreesWithItsModel = ChannelMachine.TestCase
+TestTheChannelAgreesForLong = for_long(ChannelMachine)

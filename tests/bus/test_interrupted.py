@@ -28,6 +28,13 @@ def calm() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(params=[40, pytest.param(1000, marks=pytest.mark.slow)])
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How often to interrupt."""
+    number: int = request.param
+    return number
+
+
 @pytest.fixture
 def ledger() -> Ledger:
     return Ledger()
@@ -46,34 +53,34 @@ def consuming(make_broker: MakeBroker, ledger: Ledger) -> Broker:
 
 
 def test_publishing_loses_no_permit_and_no_message(
-    consuming: Broker, ledger: Ledger, interrupts: threading.Event
+    consuming: Broker, ledger: Ledger, interrupts: threading.Event, rounds: int
 ) -> None:
     publisher = Publisher(consuming)
 
-    publisher.publish_through(interrupts, rounds=200)
+    publisher.publish_through(interrupts, rounds)
 
-    assert publisher.interrupted == 200
+    assert publisher.interrupted == rounds
     check_books(consuming, publisher, ledger)
 
 
 def test_waiting_for_room_loses_no_permit_and_no_message(
-    consuming: Broker, ledger: Ledger, interrupts: threading.Event
+    consuming: Broker, ledger: Ledger, interrupts: threading.Event, rounds: int
 ) -> None:
     publisher = Publisher(consuming, timeout=LONG)
 
     with fast_switching():
-        publisher.publish_through(interrupts, rounds=100)
+        publisher.publish_through(interrupts, rounds)
 
     assert not publisher.refused
     check_books(consuming, publisher, ledger)
 
 
 def test_delayed_messages_lose_no_permit_and_come(
-    consuming: Broker, ledger: Ledger, interrupts: threading.Event
+    consuming: Broker, ledger: Ledger, interrupts: threading.Event, rounds: int
 ) -> None:
     publisher = Publisher(consuming, delay=0.001)
 
-    publisher.publish_through(interrupts, rounds=100)
+    publisher.publish_through(interrupts, rounds)
 
     assert publisher.accepted
     check_books(consuming, publisher, ledger)
@@ -81,7 +88,7 @@ def test_delayed_messages_lose_no_permit_and_come(
 
 
 def test_batches_lose_no_permit_and_no_message(
-    consuming: Broker, ledger: Ledger, interrupts: threading.Event
+    consuming: Broker, ledger: Ledger, interrupts: threading.Event, rounds: int
 ) -> None:
     number = 0
 
@@ -92,11 +99,11 @@ def test_batches_lose_no_permit_and_no_message(
             number += 10
             consuming.publish_many(batch)
 
-    hits = interrupt_often(publish_for_ever, interrupts, rounds=100)
+    hits = interrupt_often(publish_for_ever, interrupts, rounds)
 
     queue = queue_of(consuming)
     wait_until(lambda: not queue.held and consuming.stats().is_quiet)
-    assert hits == 100
+    assert hits == rounds
     assert queue.dispatched == len(ledger.seen) == len(set(ledger.seen))
     assert queue.room == CAPACITY
 
@@ -105,7 +112,7 @@ def test_a_first_publish_that_is_interrupted_leaves_a_whole_worker(
     make_broker: MakeBroker, interrupts: threading.Event
 ) -> None:
     hits = 0
-    for number in range(60):
+    for number in range(30):
         broker, seen = make_broker(threads=3), Ledger()
         broker.consume("a.b", seen, name="c")
         shot, ended = Shot(number * 20e-6), False
@@ -229,7 +236,7 @@ def test_a_close_that_is_interrupted_at_any_moment_accounts_for_every_message(
     make_broker: MakeBroker, interrupts: threading.Event
 ) -> None:
     hits = 0
-    for number in range(60):
+    for number in range(30):
         broker, seen = make_broker(threads=2), Ledger()
         broker.consume("a.b", seen, name="c")
         for one in range(200):

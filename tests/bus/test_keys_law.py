@@ -10,6 +10,7 @@ from django_gomq.bus.channels.channel import Channel
 from django_gomq.bus.channels.key_order import KeyOrder
 from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.message import Message
+from tests.bus.machines import for_long
 
 
 class Gate(RuleBasedStateMachine):
@@ -85,4 +86,5 @@ class Gate(RuleBasedStateMachine):
 
 
 TestGate = Gate.TestCase
-TestGate.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestGate.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestGateForLong = for_long(Gate)

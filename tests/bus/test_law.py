@@ -24,6 +24,7 @@ from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 from tests.bus.conftest import MakeBroker
 from tests.bus.interleaving import HOT, interleaved
+from tests.bus.machines import for_long
 from tests.bus.waiting import (
     LONG,
     fast_switching,
@@ -34,6 +35,7 @@ from tests.bus.waiting import (
 )
 
 SOON = Retry(attempts=3, min_delay=0, max_delay=0.002)
+INTERLEAVED = functools.partial(interleaved, *HOT, chance=0.002)
 
 
 def behave(message: Message[Any]) -> None:
@@ -163,18 +165,22 @@ class LawMachine(RuleBasedStateMachine):
 
 
 LawMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None
+    max_examples=15, stateful_step_count=30, deadline=None
 )
 TestTheLawHoldsWhateverHappens = LawMachine.TestCase
+TestTheLawHoldsForLong = for_long(LawMachine)
 
 
 @pytest.mark.parametrize(
     ("most", "how"),
     [
-        (2500, fast_switching),
-        (400, functools.partial(interleaved, *HOT, chance=0.002)),
+        pytest.param(800, fast_switching, id="fast switching"),
+        pytest.param(200, INTERLEAVED, id="interleaved"),
+        pytest.param(
+            10_000, fast_switching, id="long, fast switching", marks=pytest.mark.slow
+        ),
+        pytest.param(2000, INTERLEAVED, id="long, interleaved", marks=pytest.mark.slow),
     ],
-    ids=["fast switching", "interleaved"],
 )
 def test_nothing_is_lost_in_a_busy_bus(  # noqa: C901, PLR0915 - one story
     make_broker: MakeBroker, most: int, how: Callable[[], AbstractContextManager[Any]]

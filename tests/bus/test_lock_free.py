@@ -22,6 +22,7 @@ from django_gomq.bus.channels import permits
 from django_gomq.bus.delivery import Chunk
 from tests.bus.interleaving import interleaved
 from tests.bus.interrupting import Interrupted
+from tests.bus.machines import for_long
 from tests.bus.waiting import LONG, fast_switching, run_threads, wait_until
 from tests.untraced import untraced
 
@@ -632,6 +633,7 @@ class BufferMachine(RuleBasedStateMachine):
 
 
 BufferMachine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=30, deadline=None
+    max_examples=40, stateful_step_count=30, deadline=None
 )
 TestTheBufferAgreesWithItsModel = BufferMachine.TestCase
+TestTheBufferAgreesForLong = for_long(BufferMachine)

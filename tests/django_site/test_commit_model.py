@@ -62,15 +62,31 @@ class Run:
             pass
 
 
-@settings(
-    max_examples=150,
+USUAL = settings(
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+
+
+@USUAL
 @given(program=programs)
 def test_events_are_those_of_djangos_own_callbacks_in_their_order(
     live_site: UseSite, program: list[Block | None]
 ) -> None:
+    check(live_site, program)
+
+
+@pytest.mark.slow
+@settings(USUAL, max_examples=300)
+@given(program=programs)
+def test_they_are_so_in_many_more_programs(
+    live_site: UseSite, program: list[Block | None]
+) -> None:
+    check(live_site, program)
+
+
+def check(live_site: UseSite, program: list[Block | None]) -> None:
     from django_gomq.bus.registry import registry
 
     registry.restore({})

@@ -167,15 +167,16 @@ def test_the_next_process_goes_on_where_a_dead_one_ended(
     }
 
 
-def test_two_hundred_processes_leave_the_files_of_one(
-    tmp_path: Path, companion: Companion
+@pytest.mark.parametrize("processes", [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_many_processes_leave_the_files_of_one(
+    tmp_path: Path, companion: Companion, processes: int
 ) -> None:
     def take_part(number: int) -> None:
         companion.sharing.flush()
         if number % 2:
             companion.sharing.end()
 
-    for number in range(200):
+    for number in range(processes):
         with living(lambda: take_part(number)):  # noqa: B023 - run at once
             pass  # killed, in which a measured child has nothing more to write
 

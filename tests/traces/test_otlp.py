@@ -51,7 +51,7 @@ def attributes(span: Span) -> dict[str, object]:
     ("protocol", "receive", "application"),
     [
         ("http/protobuf", receiving_http, FORKED),
-        ("grpc", receiving_grpc, FORKED),
+        pytest.param("grpc", receiving_grpc, FORKED, marks=pytest.mark.slow),
         ("grpc", receiving_grpc, PRELOADED),
     ],
 )
