@@ -443,7 +443,7 @@ def test_an_interrupted_wait_hands_its_room_to_the_next(full: Buffer) -> None:
             """Wake nobody."""
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr("django_gomq.bus.permits.Lock", Bed)
+        patch.setattr("django_gomq.bus.channels.permits.Lock", Bed)
         full.wait_for_room(LONG)
 
     assert calls == [1]

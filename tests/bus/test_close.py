@@ -443,7 +443,7 @@ def test_a_close_within_a_close_ends_it_at_once(broker: Broker, stuck: Stuck) ->
     broker.consume("a.b", stuck, name="c")
     broker.publish(Message("a.b"))
     stuck.inside.acquire(timeout=LONG)
-    life = broker._living()
+    life = broker._current_runtime()
     answers: list[Remainder] = []
 
     def as_a_signal_handler(seconds: float) -> bool:

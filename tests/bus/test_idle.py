@@ -42,7 +42,7 @@ def tick():
     if len(ticks) == {SECONDS} + 3:
         told.set()
 
-broker._living()._worker.timers.every_second(tick)
+broker._current_runtime()._worker.timers.every_second(tick)
 told.wait(100)
 first, last = ticks[2], ticks[-1]
 print(json.dumps([last[0] - first[0], last[1] - first[1], broker.stats().is_quiet]))

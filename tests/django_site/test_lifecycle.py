@@ -4,6 +4,7 @@ import logging
 import threading
 
 import pytest
+from django.test import override_settings
 
 from django_gomq import Message, consumer, emit, get_broker, site
 from tests.django_site.conftest import UseSite
@@ -71,6 +72,18 @@ def test_close_finishes_what_was_accepted(live_site: UseSite) -> None:
 
     assert seen.data == list(range(200))
     assert bus_threads() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "seconds"), [("runserver", 1.0), ("import_records", 10.0)]
+)
+def test_a_developers_server_waits_a_second_for_its_drain_and_others_ten(
+    own_registry: None, monkeypatch: pytest.MonkeyPatch, command: str, seconds: float
+) -> None:
+    monkeypatch.setattr("sys.argv", ["manage.py", command])
+
+    with override_settings(GOMQ={}):
+        assert get_broker().drain_timeout == seconds
 
 
 def test_close_counts_and_logs_what_is_left(

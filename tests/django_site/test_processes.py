@@ -41,12 +41,8 @@ print(sorted({{one.reason or one.state for one in receipts}}), len(threads) > 0)
 @pytest.mark.parametrize(
     ("argv", "environ", "told"),
     [
-        (["manage.py", "migrate"], {}, "['not_running'] False"),
         (["manage.py", "runserver"], {}, "['not_running'] False"),
-        (["manage.py", "runserver"], {"RUN_MAIN": "true"}, "['accepted'] True"),
-        (["manage.py", "import_records"], {}, "['accepted'] True"),
         (["manage.py", "migrate"], {"GOMQ_RUN": "here"}, "['accepted'] True"),
-        (["gunicorn"], {"GOMQ_RUN": "never"}, "['not_running'] False"),
     ],
 )
 def test_consumers_start_where_the_command_line_and_the_environment_let_them(

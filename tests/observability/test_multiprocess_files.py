@@ -292,7 +292,7 @@ def test_scrapes_while_processes_come_and_go_never_fail(
     others = threading.Thread(target=come_and_go)
     others.start()
     try:
-        pages = [companion.page() for _ in range(60)]
+        pages = [companion.page() for _ in range(30)]
     finally:
         done.set()
         others.join()
@@ -326,13 +326,12 @@ def test_a_full_disk_ends_no_process_and_is_counted(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
         one = Companion(tmp_path)
-        for number in range(300):
+        for number in range(30):
             one.broker.count_rolled_back(f"event.number_{number}")
-        for number in range(200):
             one.broker.consume(f"a.n{number}", print, name=f"consumer.{number}")
         one.sharing.flush()
         assert one.page().sum("telemetry_errors_total") > 0
-        assert one.page().sum("messages_rolled_back_total") == 300
+        assert one.page().sum("messages_rolled_back_total") == 30
 
     run_to_the_end(run)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from django_gomq.observability.metrics import ports as module
-from django_gomq.observability.metrics.failures import Failures
-from django_gomq.observability.metrics.ports import Ports, PortServer
+from django_gomq.observability.metrics import http as module
+from django_gomq.observability.metrics.collector import Failures
+from django_gomq.observability.metrics.http import Ports, PortServer
 from tests.ports import free_range
 
 from .companions import fork, kill, living, run_to_the_end

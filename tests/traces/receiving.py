@@ -57,7 +57,7 @@ def receiving_http() -> Iterator[tuple[str, Spans]]:
         def log_message(self, format: str, *arguments: object) -> None: ...  # noqa: A002
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", spans
