@@ -18,6 +18,7 @@ from django_gomq.bus.errors import (
     NotRunningError,
     PublishError,
     PublishTimeoutError,
+    PublishUnknownError,
     QueueFullError,
 )
 from django_gomq.bus.event import Event
@@ -49,6 +50,7 @@ __all__ = [
     "NotRunningError",
     "PublishError",
     "PublishTimeoutError",
+    "PublishUnknownError",
     "QueueFullError",
     "Receipt",
     "Reject",

@@ -261,7 +261,8 @@ class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of ``BROKERS``."""
 
     backend: str = MEMORY
-    on_refused: Literal["log", "raise"] = "log"
+    on_refused: Literal["log", "raise"] | None = None
+    """None: raised where messages outlive the process, logged in memory."""
     run: Run = "auto"
     options: Mapping[str, Any] = msgspec.field(default_factory=dict)
 

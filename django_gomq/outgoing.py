@@ -157,8 +157,9 @@ def _no_consumer(outgoing: EmitBatch) -> str:
 def _raises_refusals(outgoing: EmitBatch) -> bool:
     if outgoing.strict is not None:
         return outgoing.strict
-    alias = outgoing.emitter.broker.alias
-    return outgoing.site.config.brokers[alias].on_refused == "raise"
+    broker = outgoing.emitter.broker
+    wanted = outgoing.site.config.brokers[broker.alias].on_refused
+    return broker.capabilities.durable if wanted is None else wanted == "raise"
 
 
 def publish_committed(items: Sequence[EmitBatch], may_wait: bool) -> None:

@@ -185,7 +185,7 @@ class Site:
 
 def _project() -> str:
     """Return who this site is on the wire, where ``SOURCE`` does not say."""
-    return str(settings.ROOT_URLCONF or "django").partition(".")[0]
+    return str(getattr(settings, "ROOT_URLCONF", "")).partition(".")[0] or "django"
 
 
 def _import_backend(entry: BrokerConfig) -> type[Backend]:

@@ -14,7 +14,8 @@ from msgspec.structs import force_setattr
 from typing_extensions import TypeVar
 
 from .errors import ConfigurationError
-from .message import Message, decode_plain
+from .message import Message, TraceContext, decode_plain
+from .wire import wire_headers
 
 
 class Reject(Exception):  # noqa: N818 - reads as a statement: raise Reject("why")
@@ -188,9 +189,12 @@ class DeliveredMessage(msgspec.Struct, Generic[E], frozen=True, eq=False, gc=Fal
 
     @property
     def headers(self) -> dict[str, str]:
-        """A copy of the message's headers that is this delivery's own."""
+        """A copy of the message's headers that is this delivery's own.
+
+        With those that name its trace, as another process would read them.
+        """
         if self.own_headers is None:
-            force_setattr(self, "own_headers", dict(self.delivery.message.headers))
+            force_setattr(self, "own_headers", wire_headers(self.delivery.message))
         return cast("dict[str, str]", self.own_headers)
 
     @property
@@ -243,6 +247,11 @@ class DeliveredMessage(msgspec.Struct, Generic[E], frozen=True, eq=False, gc=Fal
         """A UUIDv7, the same for every consumer and every attempt."""
         return self.delivery.message.id
 
+    @property
+    def trace_context(self) -> TraceContext | None:
+        """What the hook that watches traces has it carry."""
+        return self.delivery.message.trace_context
+
 
 def original(message: Message[Any]) -> Message[Any]:
     """Return the message itself, where a handler passes on what it received.
@@ -252,9 +261,9 @@ def original(message: Message[Any]) -> Message[Any]:
     if not isinstance(message, DeliveredMessage):
         return message
     sent, own = message.delivery.message, message.own_headers
-    if own is None or own == sent.headers:
+    if own is None or own == wire_headers(sent):
         return sent
-    return msgspec.structs.replace(sent, headers=own)
+    return msgspec.structs.replace(sent, headers=own, trace_context=None)
 
 
 def receive(

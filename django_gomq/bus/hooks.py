@@ -80,13 +80,14 @@ class Hook:
         return None
 
     has_unsampled_path = False
-    """Say so where ``carry`` and ``enter_unsampled`` mostly answer True; read once."""
+    """Say so where the two below mostly answer True; read once."""
 
     def propagate_unsampled(self, message: Message[Any]) -> bool:
         """Return whether there is nothing to watch of publishing this message now.
 
-        It may be given what it is to carry. Asked before ``publishing``, of the only
-        watcher of publishing: a way around for messages of which nothing is kept.
+        It may be given a ``trace_context`` to carry. Asked before ``publishing``, of
+        the only watcher of publishing: a way around for messages of which nothing is
+        kept.
         """
         return False
 
@@ -267,12 +268,12 @@ class Hooks:
             self._note_failure(hook)
 
     def note_propagate_failure(self) -> bool:
-        """Note what ``carry`` just raised; the message is published without it."""
+        """Note what ``propagate_unsampled`` raised; the message is published."""
         self._note_failure(self.publish_watchers[0])
         return True
 
     def note_enter_failure(self) -> bool:
-        """Note what ``enter_unsampled`` just raised; the attempt is watched."""
+        """Note what ``enter_unsampled`` raised; the attempt is watched."""
         self._note_failure(self.attempt_watchers[0])
         return False
 

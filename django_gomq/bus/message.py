@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final, Generic, NoReturn
+from typing import Any, ClassVar, Final, Generic, NoReturn, Protocol
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -71,6 +71,17 @@ class _NoHeaders(dict[str, str]):
 NO_HEADERS: Final = _NoHeaders()
 
 
+class TraceContext(Protocol):
+    """What an observer has a message carry through a process in the place of headers.
+
+    Thread-safe: all consumers of a message share it.
+    """
+
+    def write(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return these headers with those that name the trace; never raises."""
+        ...
+
+
 class MessageMeta(msgspec.StructMeta):
     """Lets ``isinstance(x, Message)`` hold for what handlers get, too."""
 
@@ -105,6 +116,8 @@ class Message(
     """When it was made, in seconds since 1970."""
     number: int | str = msgspec.field(default_factory=_next_number)
     """What its id is made of, or the id itself if it was made elsewhere."""
+    trace_context: TraceContext | None = None
+    """Private to the hook that set it; left behind where a message is pickled."""
 
     reads_as_message: ClassVar[bool] = True
 
@@ -149,7 +162,8 @@ class Message(
     def __reduce__(self) -> tuple[Any, ...]:
         # With its text: another process would make another id of the number.
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
-        return Message, tuple((fields | {"number": self.id}).values())
+        fields |= {"number": self.id, "trace_context": None}
+        return Message, tuple(fields.values())
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """Add headers, or replace some; only before the message is published."""
@@ -223,8 +237,7 @@ def _validate_key(message: Message[Any]) -> None:
 
 def _validate_headers(message: Message[Any]) -> None:
     headers = message.headers
-    # A message that was published before may carry some that are no dict.
-    if not isinstance(headers, Mapping):
+    if not isinstance(headers, dict):
         raise MessageError("headers must be a dict.", event=message.type)
     if len(headers) > MAX_HEADERS:
         raise MessageTooLargeError(

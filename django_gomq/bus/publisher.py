@@ -49,6 +49,11 @@ class Link:
                 return None
         return BackendUnavailableError(str(failed), event=event, broker=failed.broker)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the server answered last."""
+        return self._failed is None
+
     def note(self, error: PublishError | None) -> None:
         """Note how a try ended."""
         if isinstance(error, BackendUnavailableError):
@@ -84,6 +89,11 @@ class InstrumentedPublisher:
             self.publish = self._publish_unsampled
         elif hooks.publish_watchers:
             self.publish = self._publish_watched
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the server answered the last publish, if it was asked."""
+        return self._link.is_up
 
     def _publish_linked(self, message: Message[Any], timeout: float | None) -> None:
         refusal = self._link.refusal(message.type)

@@ -76,19 +76,20 @@ class HeldDeliveries:
 
 
 class _Every:
-    """Whether a thing that is done every so many seconds is due; the first at once."""
+    """When a thing is due that is done every so many seconds; the first at once."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._due = 0.0
 
+    @property
     def is_due(self) -> bool:
-        """Whether it is due; if so, the next time is counted from now."""
-        now = time.monotonic()
-        if now < self._due:
-            return False
-        self._due = now + self._seconds
-        return True
+        """Whether it is due."""
+        return time.monotonic() >= self._due
+
+    def done(self) -> None:
+        """Count the next time from now."""
+        self._due = time.monotonic() + self._seconds
 
     @property
     def left(self) -> float:
@@ -114,7 +115,6 @@ class PullReader(Reader):
         lease = backend.capabilities.lease
         self._extending = None if lease is None else _Every(lease / 3)
         self._comparing, self._counting = _Every(STATE_SECONDS), _Every(STATS_SECONDS)
-        self._states: dict[str, object] = {}
         self._woken = Event()
         self._is_fetching = True
         self._is_stopping = False
@@ -141,6 +141,11 @@ class PullReader(Reader):
     @property
     def is_up(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the server answered when it was asked last."""
+        return not self._failures
 
     def pending(self, seconds: float) -> int:
         return 0  # what is not in a channel yet stays at the server
@@ -175,18 +180,29 @@ class PullReader(Reader):
 
     def _step(self) -> None:
         """Do what is due, and fetch or wait."""
-        if self._extending is not None and self._extending.is_due():
-            self._extend()
-        if self._comparing.is_due():
-            self._compare_state()
-        if self._counting.is_due():
-            self.server_stats = self._backend.stats()
+        if self._extending is not None and self._extending.is_due:
+            self._extend()  # if that fails it stays due
+            self._extending.done()
+        self._look(self._comparing, self._compare_state)
+        self._look(self._counting, self._count)
         self._woken.clear()
         wants = self._wants()
         if not wants:
             self._woken.wait(self._seconds_left())
         elif not self._fetch(wants):
             self._backend.wait(self._seconds_left())
+
+    def _look(self, every: _Every, look: Callable[[], None]) -> None:
+        """Look at a server now and then; what fails there keeps nothing else back."""
+        if every.is_due:
+            every.done()
+            try:
+                look()
+            except Exception as error:  # noqa: BLE001 - the next look comes
+                self.report(error)
+
+    def _count(self) -> None:
+        self.server_stats = self._backend.stats()
 
     def _seconds_left(self) -> float:
         due = [self._comparing.left, self._counting.left, MAX_WAIT]
@@ -230,12 +246,11 @@ class PullReader(Reader):
     def _compare_state(self) -> None:
         for name, state in self._backend.desired_state().items():
             subscription = self._subscriptions.get(name)
-            if subscription is None or self._states.get(name) == state:
+            if subscription is None:
                 continue
-            self._states[name] = state
-            if state.capacity is not None:
+            if state.capacity not in (None, subscription.channel.capacity):
                 subscription.channel.resize(state.capacity)
-            if state.paused is not None:
+            if state.paused not in (None, subscription.paused):
                 subscription.set_paused(state.paused)
 
     # ------------------------------------------------------------ the inbox
@@ -244,6 +259,8 @@ class PullReader(Reader):
         self, consumer: str, deliveries: Sequence[Delivery]
     ) -> Sequence[Delivery]:
         """Take in what a server handed out; return what found no room. Never blocks."""
+        if not self._is_fetching:
+            return deliveries  # they came while we stopped
         subscription = self._subscriptions[consumer]
         self.held.hold(deliveries, subscription)
         fit = [each for each in deliveries if each.deliveries <= MAX_DELIVERIES]

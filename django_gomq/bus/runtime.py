@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import RLock
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -37,6 +37,7 @@ from .worker.settlement_batcher import SettlementBatcher
 from .worker.settler import Settler
 from .worker.worker import Worker
 
+T = TypeVar("T")
 Publish = Callable[[Message[Any], float | None], None]
 
 POLL_SECONDS: Final = 0.005  # a drain looks at its own numbers this often
@@ -321,8 +322,7 @@ class BrokerRuntime:
             subscription.on_late_retry = give_up  # of a handler that outlives the stop
             give_up()
         unsettled = self._batcher.stop(STOP_SECONDS) if self._batcher else 0
-        self._step(self.backend.close, STOP_SECONDS)
-        return unsettled
+        return unsettled + (self._step(self.backend.close, STOP_SECONDS) or 0)
 
     def _give_up(self, subscription: Subscription) -> None:
         """Give what was not started back to the server, or drop it."""
@@ -338,13 +338,14 @@ class BrokerRuntime:
         subscription.hand_back(left)
         self.backend.release(left)
 
-    def _step(self, call: Callable[..., object], *arguments: object) -> None:
+    def _step(self, call: Callable[..., T], *arguments: object) -> T | None:
         """Take one step of the stop; a server that is away keeps no other from it."""
         try:
-            call(*arguments)
+            return call(*arguments)
         except Exception as error:  # noqa: BLE001 - the stop goes on
             failure = error
             self.hooks.notify(lambda hook: hook.failed("stop", failure))
+            return None
 
     def _retire_worker(self) -> None:
         for subscription in self._subscriptions.values():
@@ -422,4 +423,5 @@ class BrokerRuntime:
             reader_up=self.is_reading,
             started=self.is_running,
             server=self._inbox.server_stats,
+            server_up=self._inbox.is_answered and self.publisher.is_linked,
         )

@@ -90,6 +90,8 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
     started: bool
     server: Mapping[str, ServerStats] = msgspec.field(default_factory=dict)
     """By consumer, as of some seconds ago; nothing where there is no server."""
+    server_up: bool = True
+    """Whether the server answered last, as far as this process has asked it."""
 
     @property
     def is_quiet(self) -> bool:

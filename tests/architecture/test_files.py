@@ -3,10 +3,13 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import grimp
+
 from .interpreter import PACKAGE
 
 LONGEST = 500
 LARGEST_FOLDER = 20
+LEAST_OF_ITS_OWN = 70
 # Names that say nothing, and so collect everything.
 BANNED = {"base", "common", "core", "helpers", "misc", "shared", "types", "utils"}
 
@@ -53,3 +56,28 @@ def test_a_module_opens_with_what_it_is() -> None:
     ]
 
     assert silent == []
+
+
+def test_a_module_that_one_other_imports_is_a_concept_of_its_own() -> None:
+    small = [
+        name
+        for name, importers in importers_by_module().items()
+        if len(importers) == 1 and lines_of(name) < LEAST_OF_ITS_OWN
+    ]
+
+    assert small == []
+
+
+def importers_by_module() -> dict[str, set[str]]:
+    """By dotted name; folders are left out, as they only say what is in them."""
+    graph = grimp.build_graph("django_gomq")
+    return {
+        name: graph.find_modules_that_directly_import(name)
+        for name in sorted(graph.modules)
+        if not graph.find_children(name) and "__init__" not in name
+    }
+
+
+def lines_of(name: str) -> int:
+    file = PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
+    return file.read_text().count("\n")

@@ -34,6 +34,7 @@ ERRORS = {
     "NotRunningError",
     "PublishError",
     "PublishTimeoutError",
+    "PublishUnknownError",
     "QueueFullError",
 }
 

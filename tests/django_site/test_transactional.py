@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from django.db import transaction
 
 from django_gomq import ConfigurationError, consumer, emit, emit_many, get_broker
+from django_gomq.bus.errors import BackendUnavailableError, PublishUnknownError
 from tests.django_site import outbox
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Undo, listen, wait_quiet
@@ -135,3 +136,35 @@ def test_async_handlers_settle_on_a_thread_where_the_orm_works(
     wait_quiet()
     wait_until(lambda: not outbox.rows(), "both are settled")
     assert get_broker().stats().consumers["pages"].succeeded == 2
+
+
+def test_what_outlives_the_process_raises_what_it_could_not_publish(
+    live_site: UseSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object, messages: Sequence[object], timeout: object) -> object:
+        return [BackendUnavailableError("away")] * len(messages)
+
+    monkeypatch.setattr(outbox.OutboxBackend, "publish_many", refuse)
+    live_site(BROKERS=READS_NOTHING)
+
+    with pytest.raises(BackendUnavailableError):
+        emit("page.viewed", 1)
+    assert not emit("page.viewed", 2, strict=False)
+
+
+def test_a_publish_that_is_not_answered_is_neither_accepted_nor_refused(
+    live_site: UseSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say_nothing(
+        self: object, messages: Sequence[object], timeout: object
+    ) -> object:
+        return [PublishUnknownError("no answer in 5 s")] * len(messages)
+
+    monkeypatch.setattr(outbox.OutboxBackend, "publish_many", say_nothing)
+    live_site(BROKERS=READS_NOTHING)
+
+    receipt = emit("page.viewed", 1, strict=False)
+
+    numbers = get_broker().stats().queues["page.viewed"]
+    assert (receipt.state, receipt.reason, bool(receipt)) == ("unknown",) * 2 + (False,)
+    assert (numbers.published, dict(numbers.refused), numbers.unknown) == (0, {}, 1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import json
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,12 +17,13 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.hooks import PROPAGATED
-from django_gomq.bus.message import Message
-from django_gomq.observability.tracing.headers import CarriedHeaders
+from django_gomq.bus.message import MAX_HEADERS, Message, validate
+from django_gomq.bus.wire import wire_headers
+from django_gomq.observability.logs.hook import about
 
 from .conftest import MakeBroker
-from .live import wait_quiet
-from .spans import Traces, ids, parent_ids
+from .live import wait_quiet, wait_until
+from .spans import Traces, ids, is_sampled, linked_ids, parent_ids
 
 Seen = list[tuple[int, int]]
 
@@ -77,26 +81,192 @@ def test_a_message_that_is_published_twice_carries_the_later_trace(
         wait_quiet(broker)
 
     assert seen == sent
-    carried: Any = message.headers
-    assert type(carried) is CarriedHeaders
-    assert carried.others == {"tenant": "seven"}, "what it carried before stays on it"
+    assert message.headers == {"tenant": "seven"}
 
 
-def test_headers_that_are_carried_read_as_any_others(traces: Traces) -> None:
+def named_ids(headers: dict[str, str]) -> tuple[int, int]:
+    """Return the trace and span that headers name."""
+    assert not is_sampled(headers)
+    _, trace_id, span_id, _ = headers["traceparent"].split("-")
+    return int(trace_id, 16), int(span_id, 16)
+
+
+def test_a_handler_reads_in_the_headers_what_it_carries(traces: Traces) -> None:
+    broker, seen = traces.broker(), list[Any]()
+    broker.consume("a", lambda message: seen.append(message.headers), name="reads")
+    message: Message[Any] = Message("a", headers={"tenant": "seven"})
+
+    sent = publish_in_request(traces, broker, message)
+    wait_quiet(broker)
+
+    [headers] = seen
+    assert named_ids(headers) == sent
+    assert headers.keys() == {"tenant", "traceparent"}
+    assert json.loads(json.dumps(headers)) == headers
+
+
+def test_what_a_handler_writes_into_its_headers_reaches_nobody(traces: Traces) -> None:
+    broker, seen = traces.broker(), list[Any]()
+
+    def write(message: Message[Any]) -> None:
+        message.headers["traceparent"] = message.headers["mine"] = "x"
+        seen.append(message.headers)
+
+    broker.consume("a", write, name="writes")
+    broker.consume("a", write, name="too")
+    message: Message[Any] = Message("a", headers={"tenant": "seven"})
+    sent = publish_in_request(traces, broker, message)
+    wait_quiet(broker)
+
+    assert len({id(headers) for headers in seen}) == 2
+    assert message.headers == {"tenant": "seven"}
+    assert named_ids(wire_headers(message)) == sent
+
+
+def publish_twice(traces: Traces, broker: Broker, message: Message[Any]) -> None:
+    with traces.tracer.start_as_current_span("GET /"):
+        broker.publish(message)
+        broker.publish(message)
+
+
+def publish_many(traces: Traces, broker: Broker, message: Message[Any]) -> None:
+    with traces.tracer.start_as_current_span("GET /"):
+        broker.publish_many([message])
+
+
+def publish_at_commit(traces: Traces, broker: Broker, message: Message[Any]) -> None:
+    with traces.tracer.start_as_current_span("GET /"):
+        parents = broker.hooks.prepare([message])
+    broker.hand_over_many([message], None, [parents])
+
+
+def publish_watched(traces: Traces, broker: Broker, message: Message[Any]) -> None:
+    with traces.tracer.start_as_current_span("GET /"):
+        parents = broker.hooks.capture_contexts()
+    broker.hand_over_many([message], None, [parents])
+
+
+WAYS = [publish_in_request, publish_twice, publish_many]
+WAYS += [publish_at_commit, publish_watched]
+
+
+@pytest.mark.parametrize("headers", [{}, {"tenant": "seven"}], ids=["none", "some"])
+@pytest.mark.parametrize("batch", [None, 2], ids=["single", "batch"])
+@pytest.mark.parametrize("way", WAYS)
+def test_headers_are_a_dict_however_it_was_published(
+    way: Callable[[Traces, Broker, Message[Any]], object],
+    batch: int | None,
+    headers: dict[str, str],
+    traces: Traces,
+) -> None:
+    broker, seen = traces.broker(), list[Message[Any]]()
+    consume: Any = seen.append if batch is None else seen.extend
+    options: Any = {} if batch is None else {"batch": batch, "linger": 0.001}
+    broker.consume("a", consume, name="reads", **options)
+    message: Message[Any] = Message("a", headers=dict(headers))
+
+    way(traces, broker, message)
+    wait_quiet(broker)
+
+    [text] = {json.dumps(found.headers) for found in seen}
+    assert json.loads(text) == wire_headers(message)
+    assert wire_headers(message).keys() == {*headers, "traceparent"}
+    assert json.loads(json.dumps(message.headers)) == headers
+    validate(message, max_body_bytes=100)
+
+
+@pytest.mark.parametrize(
+    ("looks", "changes"), [(False, False), (True, False), (True, True)]
+)
+def test_a_handler_may_pass_on_what_it_received(
+    looks: bool, changes: bool, traces: Traces
+) -> None:
+    broker, far = traces.broker(), traces.broker()
+    seen: list[Message[Any]] = []
+
+    def pass_on(message: Message[Any]) -> None:
+        if looks:
+            json.dumps(message.headers)
+        if changes:
+            message.headers["hop"] = "1"
+        far.publish(message)
+
+    far.consume("a", seen.append, name="far")
+    broker.consume("a", pass_on, name="near")
+    sent = publish_in_request(traces, broker, Message("a", headers={"tenant": "7"}))
+    wait_until(lambda: seen)
+
+    [message] = seen
+    assert named_ids(json.loads(json.dumps(message.headers))) == sent
+    assert message.headers["tenant"] == "7"
+    assert ("hop" in message.headers) is changes
+
+
+def test_a_message_that_is_kept_the_second_time_forgets_what_it_carried(
+    traces: Traces,
+) -> None:
+    broker, kept = traces.broker(), TracerProvider(shutdown_on_exit=False)
+    note_ids(broker)
+    message: Message[Any] = Message("a")
+    publish_in_request(traces, broker, message)
+    wait_quiet(broker)
+
+    with kept.get_tracer("other").start_as_current_span("task"):
+        broker.publish(message)
+    process = traces.one("process a")
+
+    kept.shutdown()
+    assert message.trace_context is None
+    assert parent_ids(process) == ids(traces.one("send a"))
+
+
+@pytest.mark.parametrize("batch", [None, 1], ids=["single", "batch"])
+def test_a_watched_attempt_finds_the_trace_that_is_carried(
+    batch: int | None, make_broker: MakeBroker
+) -> None:
+    sender = Traces(make_broker, ParentBased(ALWAYS_OFF))
+    keeper = Traces(make_broker)  # an async handler's spans, say, are always made
+    broker = keeper.broker("link")
+    broker.consume("a", lambda _: None, name="audit", batch=batch)
+
+    sent = publish_in_request(sender, broker, Message("a"))
+
+    assert linked_ids(keeper.one("process a")) == [sent]
+
+
+def test_where_no_header_has_room_the_trace_is_still_carried(traces: Traces) -> None:
+    broker = traces.broker()
+    seen = note_ids(broker)
+    headers = {f"h{number}": "x" for number in range(MAX_HEADERS)}
+    message: Message[Any] = Message("a", headers=headers)
+
+    sent = publish_in_request(traces, broker, message)
+    wait_quiet(broker)
+
+    assert seen == [sent]
+    assert wire_headers(message) == headers
+
+
+def test_another_process_is_told_by_the_wire_alone(traces: Traces) -> None:
     broker = traces.broker()
     note_ids(broker)
     message: Message[Any] = Message("a", headers={"tenant": "seven"})
-    trace_id, span_id = publish_in_request(traces, broker, message)
+    publish_in_request(traces, broker, message)
 
-    expected = {
-        "tenant": "seven",
-        "traceparent": message.headers["traceparent"],
-    }
-    assert expected["traceparent"].startswith(f"00-{trace_id:032x}-{span_id:016x}-0")
-    assert dict(message.headers) == expected
-    assert dict(message.headers.items()) == expected
-    assert message.headers.get("tenant") == "seven"
-    assert len(message.headers) == 2
+    other = pickle.loads(pickle.dumps(message))
+
+    assert (other.id, other.headers) == (message.id, {"tenant": "seven"})
+    assert other.trace_context is None
+
+
+def test_a_log_line_names_the_trace_that_is_carried(traces: Traces) -> None:
+    broker = traces.broker()
+    note_ids(broker)
+    message: Message[Any] = Message("a")
+
+    trace_id, _ = publish_in_request(traces, broker, message)
+
+    assert about(message, 1)["trace_id"] == f"{trace_id:032x}"
 
 
 def test_a_span_that_somebody_else_keeps_has_its_attempt_kept(traces: Traces) -> None:
@@ -181,7 +351,7 @@ def test_outside_of_any_context_nothing_is_carried(traces: Traces) -> None:
 
     contextvars.Context().run(broker.publish, message)
 
-    assert message.headers == {}
+    assert wire_headers(message) == {}
 
 
 def test_a_handler_that_changes_its_trace_changes_that_of_no_other(

@@ -194,6 +194,7 @@ class AsyncLoop:
             runner.subscription.end(1)
             raise
         spent = time.monotonic() - began
+        runner.learn_mean(spent)
         runner.settle(
             Results(
                 done=[delivery] if outcome is ACK else (),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import Context
-from functools import partial
 from typing import Any
 
 import msgspec
 
-from django_gomq.bus.consumer import Consumer, Handler
+from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.delivery import (
     ACK,
     CUT_OFF,
@@ -35,9 +34,6 @@ from django_gomq.bus.message import Message
 
 from .environment import Environment, ThreadScope
 
-Decide = Callable[[Delivery, BaseException], Outcome]
-Watched = Callable[[Message[Any], Delivery], tuple[Outcome, str | None]]
-
 
 class SliceResult(msgspec.Struct):
     """What came of deliveries that were handled one after the other."""
@@ -57,102 +53,12 @@ class SliceResult(msgspec.Struct):
         self.ended_at.append(len(self.times) - 1)
 
 
-class Lane:
-    """Runs one consumer's handler many times; thread-safe, blocks as the handler does.
-
-    Every delivery gets a message of its own and a ``contextvars`` context in which
-    nothing is set but a trace that nobody keeps.
-    """
-
-    def __init__(
-        self,
-        handler: Handler,
-        decoders: Mapping[str, Any],
-        hooks: Hooks,
-        environment: Environment,
-    ) -> None:
-        self._handler = handler
-        self._decoders = decoders
-        self._hooks = hooks
-        self._environment = environment
-
-    def run(  # noqa: C901, PLR0915 - a call for each step would double its cost
-        self, decide: Decide, watched: Watched, hand: Iterator[Delivery], until: float
-    ) -> SliceResult:
-        """Run the handler for one delivery after the other.
-
-        Stops when there are no more, and after the first that ends later than
-        ``until``, in seconds of ``time.monotonic()``.
-        """
-        # Each line here costs every message handled 5 to 60 ns: so all names are local,
-        # no call is made that can be spared, and one look at the clock ends an attempt
-        # and begins the next.
-        clock, handler, decoders = time.monotonic, self._handler, self._decoders
-        enter_unsampled, scope = (
-            self._hooks.enter_unsampled,
-            self._environment.thread_scope(),
-        )
-        context, may_run = Context(), True
-        passage = SliceResult()
-        times = passage.times
-        times.append(clock())
-        for delivery in hand:
-            try:
-                if scope.is_needed:
-                    scope.before()
-                if enter_unsampled is not None:
-                    try:
-                        may_run = enter_unsampled(delivery.message, context)
-                    except Exception:  # noqa: BLE001 - a hook's bug
-                        may_run = self._hooks.note_enter_failure()
-                if may_run:
-                    result = context.run(handler, DeliveredMessage(delivery, decoders))
-                    if result is not None:
-                        refuse_coroutine(result)
-                else:
-                    self._run_watched(watched, delivery, passage)
-            except BaseException as error:  # noqa: BLE001 - it must not end our thread
-                outcome = self._decide(decide, delivery, error)
-                passage.end(delivery, outcome)
-            if scope.is_needed:
-                end_scope(scope, self._hooks)
-            # The handler left something in it; a lender sets the same one each time.
-            if context and (enter_unsampled is None or len(context) > 1):
-                context = Context()
-            now = clock()
-            times.append(now)
-            if now > until:
-                break
-        return passage
-
-    def _decide(
-        self, decide: Decide, delivery: Delivery, error: BaseException
-    ) -> Outcome:
-        try:
-            return decide(delivery, error)
-        except BaseException as failure:  # noqa: BLE001 - a bug of ours
-            bug = failure
-            self._hooks.notify(lambda hook: hook.failed("processor", bug))
-            return decide(delivery, bug)
-
-    def _run_watched(
-        self, watched: Watched, delivery: Delivery, passage: SliceResult
-    ) -> None:
-        message = receive(delivery, self._decoders)
-        began = time.monotonic()
-        outcome, trace_id = Context().run(watched, message, delivery)
-        if outcome is not ACK:
-            passage.end(delivery, outcome)
-        if trace_id is not None:
-            passage.exemplars.append((time.monotonic() - began, trace_id))
-
-
 def end_scope(scope: ThreadScope, hooks: Hooks) -> None:
     """Let the environment clean up after a handler."""
     # What it raises comes too late to change what the handler did.
     try:
         scope.after()
-    except BaseException as error:  # noqa: BLE001 - a environment's bug must not end our thread
+    except BaseException as error:  # noqa: BLE001 - a bug of it must not end our thread
         report_environment(error, hooks)
 
 
@@ -199,10 +105,71 @@ class Processor:
         self._call = self._call_watched if is_watched else self._call_bare
         needs_no_watch = not is_watched or hooks.enter_unsampled is not None
         self.is_plain = needs_no_watch and not consumer.max_age
-        """Whether most deliveries need no more than their handler: ``process_all``."""
-        lane = Lane(self._handler, consumer.decoders, hooks, environment)
-        self.process_all = partial(lane.run, self.decide, self._call_watched)
-        """Runs a sync handler for many deliveries; see ``Lane.run``."""
+        """Whether most deliveries need no more than their handler: ``process_many``."""
+
+    def process_many(  # noqa: C901, PLR0915 - a call for each step would double its cost
+        self, deliveries: Iterator[Delivery], until: float
+    ) -> SliceResult:
+        """Run a sync handler for one delivery after the other.
+
+        Stops when there are no more, and after the first that ends later than
+        ``until``, in seconds of ``time.monotonic()``. Each gets a ``contextvars``
+        context in which nothing is set but a trace that nobody keeps.
+        """
+        # Each line here costs every message handled 5 to 60 ns: so all names are local,
+        # no call is made that can be spared, and one look at the clock ends an attempt
+        # and begins the next.
+        clock, handler, decoders = time.monotonic, self._handler, self._decoders
+        enter_unsampled = self._hooks.enter_unsampled
+        scope = self._environment.thread_scope()
+        context, may_run = Context(), True
+        found = SliceResult()
+        times = found.times
+        times.append(clock())
+        for delivery in deliveries:
+            try:
+                if scope.is_needed:
+                    scope.before()
+                if enter_unsampled is not None:
+                    try:
+                        may_run = enter_unsampled(delivery.message, context)
+                    except Exception:  # noqa: BLE001 - a hook's bug
+                        may_run = self._hooks.note_enter_failure()
+                if may_run:
+                    result = context.run(handler, DeliveredMessage(delivery, decoders))
+                    if result is not None:
+                        refuse_coroutine(result)
+                else:
+                    self._process_watched(delivery, found)
+            except BaseException as error:  # noqa: BLE001 - it must not end our thread
+                found.end(delivery, self._decide_safely(delivery, error))
+            if scope.is_needed:
+                end_scope(scope, self._hooks)
+            # The handler left something in it; a hook sets the same one each time.
+            if context and (enter_unsampled is None or len(context) > 1):
+                context = Context()
+            now = clock()
+            times.append(now)
+            if now > until:
+                break
+        return found
+
+    def _decide_safely(self, delivery: Delivery, error: BaseException) -> Outcome:
+        try:
+            return self.decide(delivery, error)
+        except BaseException as failure:  # noqa: BLE001 - a bug of ours
+            bug = failure
+            self._hooks.notify(lambda hook: hook.failed("processor", bug))
+            return self.decide(delivery, bug)
+
+    def _process_watched(self, delivery: Delivery, found: SliceResult) -> None:
+        message = receive(delivery, self._decoders)
+        began = time.monotonic()
+        outcome, trace_id = Context().run(self._call_watched, message, delivery)
+        if outcome is not ACK:
+            found.end(delivery, outcome)
+        if trace_id is not None:
+            found.exemplars.append((time.monotonic() - began, trace_id))
 
     def process(self, delivery: Delivery) -> tuple[Outcome, str | None]:
         """Run a sync handler once; return its outcome and the trace to show for it."""

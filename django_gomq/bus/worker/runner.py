@@ -56,39 +56,39 @@ class ConsumerRunner:
 
     def _serve_each(self, batch: Sequence[Delivery]) -> None:
         # What is not started stays where a stop finds it.
-        hand = shared_iterator(batch)
+        unstarted = shared_iterator(batch)
         subscription, me = self.subscription, get_ident()
-        subscription.unstarted[me] = hand
+        subscription.unstarted[me] = unstarted
         subscription.begin(1)
-        passage = self._work_off(hand)
+        found = self._work_off(unstarted)
         del subscription.unstarted[me]
-        left = list(hand)
+        left = list(unstarted)
         if left:
             subscription.put_back(left)
-        times = passage.times
+        times = found.times
         served = len(times) - 1
         if served:
-            self._learn_mean((times[-1] - times[0]) / served)
-            self.settle(_results_of(batch, passage))
+            self.learn_mean((times[-1] - times[0]) / served)
+            self.settle(_results_of(batch, found))
         else:
             subscription.end(1)  # a stop has taken all
 
-    def _work_off(self, hand: Iterator[Delivery]) -> SliceResult:
+    def _work_off(self, unstarted: Iterator[Delivery]) -> SliceResult:
         until = time.monotonic() + 2 * SLICE_SECONDS
         if self.processor.is_plain:
-            return self.processor.process_all(hand, until)
-        passage = SliceResult(times=[time.monotonic()])
-        for delivery in hand:
+            return self.processor.process_many(unstarted, until)
+        found = SliceResult(times=[time.monotonic()])
+        for delivery in unstarted:
             outcome, trace_id = self._process_safely(delivery)
             now = time.monotonic()
             if trace_id is not None:
-                passage.exemplars.append((now - passage.times[-1], trace_id))
+                found.exemplars.append((now - found.times[-1], trace_id))
             if outcome is not ACK:
-                passage.end(delivery, outcome)
-            passage.times.append(now)
+                found.end(delivery, outcome)
+            found.times.append(now)
             if now > until:
                 break
-        return passage
+        return found
 
     def _process_safely(self, delivery: Delivery) -> tuple[Outcome, str | None]:
         try:
@@ -110,38 +110,41 @@ class ConsumerRunner:
         began = time.monotonic()
         self.subscription.begin(len(batch))
         outcomes = self._process_batch_safely(batch)
+        spent = time.monotonic() - began
+        self.learn_mean(spent / len(batch))
         pairs = list(zip(batch, outcomes, strict=True))
         self.settle(
             Results(
                 done=[delivery for delivery, outcome in pairs if outcome is ACK],
                 ended=[pair for pair in pairs if pair[1] is not ACK],
                 waits=[began - delivery.available for delivery in batch],
-                durations=[time.monotonic() - began],
+                durations=[spent],
                 in_flight=len(batch),
             )
         )
 
-    def _learn_mean(self, mean: float) -> None:
+    def learn_mean(self, mean: float) -> None:
+        """Note how many seconds a delivery takes now."""
         # A handler that turns slow is believed at once, one that turns fast slowly.
         known = self.subscription.mean_seconds
         grown = mean if mean > known else (7 * known + mean) / 8
         self.subscription.mean_seconds = max(1e-9, grown)
 
 
-def _results_of(batch: Sequence[Delivery], passage: SliceResult) -> Results:
+def _results_of(batch: Sequence[Delivery], found: SliceResult) -> Results:
     """Return what became of the first deliveries of a batch, as many as were served."""
-    times, ended = passage.times, passage.ended
+    times, ended = found.times, found.ended
     count = len(times) - 1
     served = batch if count == len(batch) else batch[:count]
     done = served
     if ended:
-        failed = set(passage.ended_at)
+        failed = set(found.ended_at)
         done = [delivery for at, delivery in enumerate(served) if at not in failed]
     return Results(
         done=done,
         ended=ended,
         served=served,
         times=times,
-        exemplars=passage.exemplars,
+        exemplars=found.exemplars,
         in_flight=1,
     )

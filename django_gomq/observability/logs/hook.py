@@ -19,6 +19,7 @@ from django_gomq.bus.errors import PublishError
 from django_gomq.bus.hooks import Hook
 from django_gomq.bus.message import Message
 from django_gomq.bus.stats import Remainder
+from django_gomq.bus.wire import wire_headers
 
 MAX_TEXT: Final = 500
 
@@ -49,7 +50,7 @@ def about(message: Message[Any], attempt: int) -> dict[str, object]:
         "gomq_message_id": printable(message.id),
         "gomq_attempt": attempt,
     }
-    found = _TRACEPARENT.fullmatch(message.headers.get("traceparent", ""))
+    found = _TRACEPARENT.fullmatch(wire_headers(message).get("traceparent", ""))
     if found:
         fields["trace_id"] = found[1]
     return fields

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Literal, cast
 
-from msgspec.structs import force_setattr
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -29,7 +28,7 @@ from django_gomq.bus.hooks import Attempt, EndOfPublish, Hook, Watch
 from django_gomq.bus.message import Message
 
 from . import spans as name
-from .headers import CarriedHeaders, carry, extract, write
+from .headers import UnsampledTrace, carry, extract, write_into
 from .spans import (
     describe_attempt,
     describe_process,
@@ -136,10 +135,10 @@ class TracingHook(Hook):
         if ambient is None:
             return None
         if not _is_kept(ambient):
-            if ambient.get_span_context()[TRACE_FLAGS] & SAMPLED:
-                message.add_headers(write(context, message.headers))  # kept elsewhere
-            else:
+            if _is_carried(ambient, context):
                 carry(message, context)
+            else:
+                write_into(message, context)
             return None
         span = self._tracer.start_span(
             f"{name.SEND} {message.type}",
@@ -147,8 +146,7 @@ class TracingHook(Hook):
             SpanKind.PRODUCER,
             describe_send(broker, backend, message),
         )
-        sent = trace.set_span_in_context(span, context)
-        message.add_headers(write(sent, message.headers))
+        write_into(message, trace.set_span_in_context(span, context))
         return lambda error: end_send(span, error)
 
     def propagate_unsampled(self, message: Message[Any]) -> bool:
@@ -159,26 +157,19 @@ class TracingHook(Hook):
         if not context:
             return True
         ambient = context.get(SPAN_KEY)
-        if (
-            type(ambient) is not NonRecordingSpan
-            or len(context) > 1
-            or ambient.get_span_context()[TRACE_FLAGS] & SAMPLED
-        ):
+        if type(ambient) is not NonRecordingSpan or not _is_carried(ambient, context):
             return False
-        headers: Any = message.headers
-        if type(headers) is CarriedHeaders:  # it was published before
-            headers = headers.others
-        force_setattr(message, "headers", CarriedHeaders(context, headers))
+        carry(message, context)
         return True
 
     def enter_unsampled(
         self, message: Message[Any], context: contextvars.Context
     ) -> bool:
         """Have a handler run in the emit's own context where no span would be kept."""
-        headers: Any = message.headers
-        if type(headers) is not CarriedHeaders:
+        carried = message.trace_context
+        if type(carried) is not UnsampledTrace:
             return False
-        context.run(attach, headers.context)
+        context.run(attach, carried.context)
         return True
 
     def attempting(self, attempt: Attempt) -> Watch:
@@ -254,3 +245,8 @@ def _is_kept(span: Span) -> bool:
     if type(span) is NonRecordingSpan:
         return False
     return span.is_recording() or span.get_span_context().trace_flags.sampled
+
+
+def _is_carried(ambient: Span, context: Context) -> bool:
+    """Whether nobody keeps this span, and nothing else is there to be written."""
+    return len(context) == 1 and not ambient.get_span_context()[TRACE_FLAGS] & SAMPLED
