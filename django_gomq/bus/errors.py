@@ -96,7 +96,7 @@ class EncodeError(MessageError):
 
 
 class DecodeError(MessageError):
-    """The body is not JSON, or does not fit its Event class."""
+    """What was read is no CloudEvent, no JSON, or does not fit its Event class."""
 
     code = "decode"
 
