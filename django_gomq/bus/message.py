@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,7 +29,6 @@ MAX_HEADERS: Final = 32
 MAX_HEADER_BYTES: Final = 4096  # all names and values of one message together
 
 _EVENT_TYPE = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
-_FOREVER = float("inf")
 _JSON = msgspec.json.Decoder()
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
@@ -221,7 +221,8 @@ def validate_type(event_type: str) -> str:
 
 
 def _is_duration(value: object) -> bool:
-    return isinstance(value, int | float) and 0.0 <= value < _FOREVER
+    # An int may be finite and yet no float.
+    return isinstance(value, int | float) and 0.0 <= value <= sys.float_info.max
 
 
 def _validate_key(message: Message[Any]) -> None:
