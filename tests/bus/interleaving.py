@@ -19,6 +19,7 @@ from django_gomq.bus.worker import (
     processor,
     ready_queue,
     runner,
+    settlement_batcher,
     settler,
     worker,
 )
@@ -38,6 +39,7 @@ HOT: Final = (
     queues,
     ready_queue,
     runner,
+    settlement_batcher,
     settler,
     subscription,
     timers,

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from django_gomq.bus.backend import Capabilities
 from django_gomq.bus.counts import Labels, RefusalCounts
 from django_gomq.bus.delivery import DropReason, Outcome, RetryAfter
 from django_gomq.bus.errors import PublishError
 from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
 from django_gomq.bus.message import Message
-from django_gomq.bus.runtime import InstrumentedPublisher
+from django_gomq.bus.publisher import InstrumentedPublisher
 from django_gomq.bus.stats import Remainder
 
 
@@ -26,6 +27,9 @@ class Recorder(Hook):
 
     def refused(self, broker: str, event: str, error: PublishError) -> None:
         self.calls.append(("refused", (event, error.code)))
+
+    def unknown(self, broker: str, event: str, error: PublishError) -> None:
+        self.calls.append(("unknown", (event, error.code)))
 
     def unconsumed(self, broker: str, event: str) -> None:
         self.calls.append(("unconsumed", event))
@@ -119,17 +123,26 @@ def hand_over(
 ) -> None:
     """Publish a message of a.b while these hooks watch, to a backend that does this."""
 
-    class ConsumerRunner:
+    class Server:
         name = "memory"
+        capabilities = Capabilities()
 
         def publish(self, message: Message[Any], timeout: float | None) -> None:
             then()
             if raises is not None:
                 raise raises
 
-    runner: Any = ConsumerRunner()
-    handover = InstrumentedPublisher("default", runner, hooks, RefusalCounts(Labels()))
-    handover.publish_watched(MESSAGE, None, parents)
+        def publish_many(
+            self, messages: Sequence[Message[Any]], timeout: float | None
+        ) -> list[PublishError | None]:
+            return [self.publish(message, timeout) for message in messages]
+
+    server: Any = Server()
+    publisher = InstrumentedPublisher("default", server, hooks, RefusalCounts(Labels()))
+    if parents:
+        publisher.publish_many([MESSAGE], None, [parents])
+    else:
+        publisher.publish(MESSAGE, None)
 
 
 MESSAGE: Message[Any] = Message("a.b")

@@ -285,7 +285,7 @@ def test_a_run_that_threads_of_five_channels_share_is_never_changed() -> None:
             op, step = OPS[step % len(OPS)], step + 1
             mine += disturb(channel, op, step % 13)
             # Shared by all: each finds it out for itself, and finds the same.
-            assert runs[step % 30].waiting.available == [0.0] * 40
+            assert runs[step % 30].available == [0.0] * 40
 
     with interleaved(module, permits, chance=0.005):
         run_threads(put, *(functools.partial(take, n) for n in range(2 * CHANNELS)))

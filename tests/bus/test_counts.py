@@ -126,7 +126,7 @@ def test_racing_threads_lose_no_count(counts: ConsumerCounts) -> None:
 
 
 def test_declared_types_have_numbers_from_the_start() -> None:
-    assert RefusalCounts(Labels(["a.b"])).state() == {"a.b": Refusals({}, 0, 0)}
+    assert RefusalCounts(Labels(["a.b"])).state() == {"a.b": Refusals({}, 0, 0, 0)}
 
 
 def test_refusals_add_up_by_type_and_reason() -> None:
@@ -135,17 +135,22 @@ def test_refusals_add_up_by_type_and_reason() -> None:
     for event, reason in (("a.b", "timeout"), ("a.b", "timeout"), ("a.b", "closed")):
         refusals.count_refused(event, reason)
 
-    assert refusals.state() == {"a.b": Refusals({"timeout": 2, "closed": 1}, 0, 0)}
+    assert refusals.state() == {"a.b": Refusals({"timeout": 2, "closed": 1}, 0, 0, 0)}
 
 
-def test_what_nobody_consumes_and_what_is_rolled_back_is_no_refusal() -> None:
+def test_what_nobody_consumes_what_is_rolled_back_or_unanswered_is_no_refusal() -> None:
     refusals = RefusalCounts(Labels(["a.b"]))
 
     refusals.count_unconsumed("a.b")
     refusals.count_rolled_back("x.y", 1)
     refusals.count_rolled_back("x.y", 1)
+    refusals.count_unknown("y.z")
 
-    assert refusals.state() == {"a.b": Refusals({}, 1, 0), "x.y": Refusals({}, 0, 2)}
+    assert refusals.state() == {
+        "a.b": Refusals({}, 1, 0, 0),
+        "x.y": Refusals({}, 0, 2, 0),
+        "y.z": Refusals({}, 0, 0, 1),
+    }
 
 
 def test_too_many_undeclared_types_share_one_label() -> None:
@@ -158,7 +163,7 @@ def test_too_many_undeclared_types_share_one_label() -> None:
 
     state = refusals.state()
     assert len(state) == MAX_UNDECLARED_TYPES + 2
-    assert state[OTHER] == Refusals({"closed": 3}, 1, 1)
+    assert state[OTHER] == Refusals({"closed": 3}, 1, 1, 0)
 
 
 @pytest.mark.parametrize("event", ["declared", "type0"])
@@ -192,4 +197,54 @@ def test_racing_threads_lose_no_refusal() -> None:
     with fast_switching():
         run_threads(*[count] * 4)
 
-    assert sum(one.refused["closed"] for one in refusals.state().values()) == 2000
+    assert sum(event.refused["closed"] for event in refusals.state().values()) == 2000
+
+
+def test_a_consumer_of_patterns_counts_under_labels_too() -> None:
+    counts = ConsumerCounts(labels=Labels())
+    types = [f"t{number}" for number in range(MAX_UNDECLARED_TYPES + 5)]
+
+    for name in types:
+        counts.count_dispatched(name, 2)
+        counts.add_drop(name, DropReason.EXPIRED)
+        counts.count_successes(name, 1)
+    counts.count_dropped(types, DropReason.EVICTED)
+    counts.count_lost_leases(types)
+    counts.count_failure(types[-1], Verdict.ERROR, ValueError())
+
+    assert counts.dispatched["_other"] == 10
+    assert counts.dropped["_other", DropReason.EXPIRED] == 5
+    assert counts.dropped["_other", DropReason.EVICTED] == 5
+    assert counts.processed["_other", Verdict.SUCCESS] == 5
+    assert counts.processed["_other", Verdict.ERROR] == 1
+    assert counts.lost_leases["_other"] == 5
+    assert counts.handed_back == len(types)
+    assert len(counts.dispatched) == MAX_UNDECLARED_TYPES + 1
+
+
+def test_a_label_that_came_meanwhile_is_not_given_twice() -> None:
+    class SeenTooLate(set[str]):
+        looks = 0
+
+        def __contains__(self, name: object) -> bool:
+            self.looks += 1
+            return self.looks > 1 and super().__contains__(name)
+
+    labels = Labels()
+    labels._known = SeenTooLate({"a.b"})
+
+    assert labels.of("a.b") == "a.b"
+    assert labels._room == MAX_UNDECLARED_TYPES
+
+
+def test_racing_threads_find_one_label() -> None:
+    labels, found = Labels(), list[str]()
+
+    def look() -> None:
+        found.extend(labels.of(f"t{number}") for number in range(300))
+
+    with fast_switching():
+        run_threads(look, look, look)
+
+    assert len(labels.all()) == MAX_UNDECLARED_TYPES
+    assert found.count("_other") == 300

@@ -55,69 +55,6 @@ def test_all_at_once_counts_as_one_by_one(
     assert state.sum_seconds == pytest.approx(sum_naively(values))
 
 
-# How far the ends that are known lie outside the values; mostly they are exact.
-SLACK = st.just(0.0) | st.floats(0, 1)
-BATCH = st.tuples(st.lists(VALUE, min_size=1), SLACK, SLACK)
-
-
-@given(BOUNDS, st.lists(BATCH, max_size=4))
-@settings(deadline=None)
-def test_counting_by_the_ends_alone_counts_as_one_by_one(
-    bounds: list[float], batches: list[tuple[list[float], float, float]]
-) -> None:
-    histogram, values = Histogram(bounds), list[float]()
-
-    for batch, before, after in batches:
-        least, most = min(batch) - before, max(batch) + after
-        if not histogram.observe_within(least, most, sum(batch), len(batch)):
-            histogram.observe_all(list(batch))
-        values += batch
-
-    state = histogram.state()
-    assert state.counts == count_naively(bounds, values)
-    assert state.sum_seconds == pytest.approx(sum_naively(values))
-
-
-@given(BOUNDS, st.lists(st.floats(0, 2) | BOUND, min_size=1))
-@settings(deadline=None)
-def test_ends_that_share_a_bucket_are_enough_to_count_by(
-    bounds: list[float], values: list[float]
-) -> None:
-    histogram = Histogram(bounds)
-    share = count_naively(bounds, [min(values), max(values)]).count(2) == 1
-
-    done = histogram.observe_within(min(values), max(values), 1.0, len(values))
-
-    assert done is share
-
-
-@pytest.mark.parametrize(
-    ("least", "most"), [(-0.1, -0.05), (-1e-9, 0.0005), (0.001, 0.002), (0.005, 9.0)]
-)
-def test_ends_that_a_bound_may_part_count_nothing(least: float, most: float) -> None:
-    histogram = Histogram([0.001, 0.01])
-
-    assert not histogram.observe_within(least, most, 1.0, 5)
-    assert (histogram.state().counts, histogram.state().sum_seconds) == ((0, 0, 0), 0)
-
-
-@pytest.mark.parametrize(
-    ("least", "most", "counts"),
-    [
-        (0.0, 0.001, (3, 0, 0)),
-        (0.001_000_1, 0.01, (0, 3, 0)),
-        (0.010_000_1, 99.0, (0, 0, 3)),
-    ],
-)
-def test_an_end_on_a_bound_is_within_it(
-    least: float, most: float, counts: tuple[int, ...]
-) -> None:
-    histogram = Histogram([0.001, 0.01])
-
-    assert histogram.observe_within(least, most, 0.5, 3)
-    assert (histogram.state().counts, histogram.state().sum_seconds) == (counts, 0.5)
-
-
 def test_a_clock_that_was_set_back_counts_as_no_wait() -> None:
     histogram = Histogram([0.001])
 
@@ -188,7 +125,6 @@ def test_a_state_does_not_change_later() -> None:
     state = histogram.state()
 
     histogram.observe_all([1e-9])
-    histogram.observe_within(0.0, 1e-9, 1e-9, 1)
     histogram.keep_exemplar(1e-9, "trace")
 
     assert (state.counts, state.exemplars) == ((0, 0), {})

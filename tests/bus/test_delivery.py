@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_gomq.bus import delivery as module
 from django_gomq.bus.delivery import Chunk, Delivery, join
 from django_gomq.bus.message import Message
 from tests.bus.waiting import fast_switching, run_threads
@@ -70,30 +69,16 @@ def test_runs_are_joined_in_their_order() -> None:
     assert len(one) == 2
 
 
-@given(MOMENTS)
-@settings(deadline=None)
-def test_a_run_knows_since_when_its_deliveries_wait(moments: list[float]) -> None:
-    waiting = run_of(*moments).waiting
-
-    assert waiting.available == moments
-    assert (waiting.earliest, waiting.latest) == (min(moments), max(moments))
-    assert waiting.total == pytest.approx(sum(moments))
-
-
 @given(MOMENTS, st.data())
 @settings(deadline=None)
-def test_a_run_of_a_part_waits_since_its_own_moments(
+def test_a_run_knows_since_when_each_part_of_it_waits(
     moments: list[float], data: st.DataObject
 ) -> None:
     run = run_of(*moments)
-    whole = run.waiting
     first = data.draw(st.integers(0, len(moments) - 1))
 
-    part = Chunk(run[first:])
-
-    assert part.waiting.available == moments[first:]
-    assert part.waiting.earliest == min(moments[first:])
-    assert run.waiting is whole
+    assert run.available == moments
+    assert Chunk(run[first:]).available == moments[first:]
 
 
 def test_a_message_in_a_run_waits_since_its_delay_was_over() -> None:
@@ -104,11 +89,11 @@ def test_a_message_in_a_run_waits_since_its_delay_was_over() -> None:
         Delivery(Message("a.b"), 7.0),
     ]
 
-    waiting = Chunk(messages).waiting
+    available = Chunk(messages).available
 
     now = time.monotonic()
-    assert waiting.available == pytest.approx([now - 50, now - 30, 7.0], abs=1)
-    for message, moment in zip(messages, waiting.available, strict=True):
+    assert available == pytest.approx([now - 50, now - 30, 7.0], abs=1)
+    for message, moment in zip(messages, available, strict=True):
         assert moment == pytest.approx(message.available, abs=1)
 
 
@@ -128,22 +113,14 @@ def test_nothing_is_looked_at_before_somebody_asks(
     assert looks == []
 
 
-def test_what_was_found_out_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = run_of(1, 2)
-    first = run.waiting
-    monkeypatch.setattr(module, "_waiting_of", None)
-
-    assert run.waiting is first
-
-
-def test_racing_threads_find_the_same() -> None:
+def test_threads_that_share_a_run_find_the_same() -> None:
     runs = [run_of(*range(100)) for _ in range(50)]
     found: deque[Any] = deque()
 
     def look() -> None:
-        found.extend(run.waiting for run in runs)
+        found.extend(run.available for run in runs)
 
     with fast_switching():
         run_threads(*[look] * 4)
 
-    assert set(map(repr, found)) == {repr(runs[0].waiting)}
+    assert set(map(repr, found)) == {repr(list(range(100)))}

@@ -9,9 +9,10 @@ import pytest
 
 from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.delivery import ACK, Outcome
-from django_gomq.bus.errors import PublishError, QueueFullError
+from django_gomq.bus.errors import PublishError, PublishUnknownError, QueueFullError
 from django_gomq.bus.hooks import PROPAGATED, Attempt, Hook, Hooks, Watch
 from django_gomq.bus.message import Message
+from django_gomq.bus.stats import Remainder
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import MESSAGE, hand_over
 from tests.bus.waiting import wait_until
@@ -348,3 +349,31 @@ def test_what_ends_the_program_passes_through() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Hooks([Quiet()]).notify(interrupt)
+
+
+def test_a_hook_that_overrides_nothing_does_nothing() -> None:
+    hook, watch = Hook(), Watch()
+    message = Message[Any]("a.b")
+    attempt: Any = Attempt("b", "memory", None, [message], 1, 0.0)  # type: ignore[arg-type]
+    retry: Any = None
+
+    answers = [
+        hook.publishing("b", "memory", message, None),
+        hook.capture_context(),
+        hook.attempting(attempt),
+        watch.begin(),
+        watch.end([ACK]),
+        hook.refused("b", "a.b", QueueFullError("full")),
+        hook.unknown("b", "a.b", PublishUnknownError("late")),
+        hook.unconsumed("b", "a.b"),
+        hook.dropped("b", "c", [message], retry),
+        hook.retrying("b", "c", message, 1, retry),
+        hook.dead_lettered("b", "c", message, 1, ValueError()),
+        hook.overran("b", "c", 1.0),
+        hook.loop_blocked("c", 1.0, "sleep"),
+        hook.batch_failed("b", "c", 2, ValueError()),
+        hook.failed("loop", ValueError()),
+        hook.stopped("b", Remainder(dropped={}, in_flight=0, seconds=0)),
+    ]
+
+    assert not any(answers)

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_gomq.backends.memory import MemoryBackend
-from django_gomq.bus.backend import BackendContext
+from django_gomq.bus.backend import Capabilities
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
@@ -22,10 +21,10 @@ from django_gomq.bus.delivery import Chunk, Delivery, Reject, RetryLater, Verdic
 from django_gomq.bus.hooks import Hook, Hooks
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
-from django_gomq.bus.timers import Timers
 from django_gomq.bus.worker.environment import Environment
 from django_gomq.bus.worker.processor import Processor
 from django_gomq.bus.worker.runner import ConsumerRunner
+from django_gomq.bus.worker.settler import Settler
 from tests.bus.observing import Watcher
 from tests.bus.waiting import wait_until, wait_until_settled
 
@@ -64,22 +63,11 @@ def serve(
     hooks: Sequence[Hook] = (),
     **options: Any,
 ) -> ConsumerRunner:
-    """Return a runner of a consumer on memory, whose dispatcher does not run."""
+    """Return a runner of a consumer of whose deliveries nobody has to be told."""
     consumer = make_consumer(list(types), handler, name="c", options=options)
     told = Hooks(hooks)
-    backend = MemoryBackend()
-    backend.open(
-        BackendContext(
-            broker="default",
-            hooks=told,
-            timers=Timers(lambda error: None),
-            is_bus_thread=lambda: False,
-            run_soon=lambda _: False,
-        )
-    )
     counts = ConsumerCounts(BUCKETS, BUCKETS)
     subscription = Subscription("default", consumer, hooks=told, counts=counts)
-    backend.subscribe(subscription)
     processor = Processor(
         consumer,
         broker="default",
@@ -87,7 +75,8 @@ def serve(
         hooks=told,
         environment=Environment(),
     )
-    return ConsumerRunner(subscription, backend, processor, threads=8)
+    settler = Settler(subscription, Capabilities(), keep=lambda _: None)
+    return ConsumerRunner(subscription, settler, processor, threads=8)
 
 
 def work_off(runner: ConsumerRunner) -> int:

@@ -27,10 +27,10 @@ def is_settled(broker: Broker) -> bool:
     stats = broker.stats()
     return (
         stats.is_quiet
-        and all(one.unaccounted == 0 for one in stats.consumers.values())
+        and all(consumer.unaccounted == 0 for consumer in stats.consumers.values())
         and all(
-            one.published == one.dispatched + one.depth + one.delayed
-            for one in stats.queues.values()
+            queue.published == queue.dispatched + queue.depth + queue.delayed
+            for queue in stats.queues.values()
         )
     )
 

@@ -95,7 +95,7 @@ def test_a_dispatcher_that_dies_is_restarted_and_loses_nothing(
     wait_until_settled(broker)
 
     (failure,) = recorder.named("failed")
-    assert failure[0] == "dispatcher"
+    assert failure[0] == "reader"
     assert broker.stats().reader_up
     assert broker.stats().consumers["two"].succeeded == 3
 
