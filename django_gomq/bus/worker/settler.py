@@ -118,7 +118,7 @@ class Settler:
     def _settle_now(self, results: Results) -> None:
         again = [pair for pair in results.ended if isinstance(pair[1], RetryAfter)]
         over = [pair for pair in results.ended if not isinstance(pair[1], RetryAfter)]
-        letters = {id(delivery): self._letter_of(delivery, o) for delivery, o in over}
+        letters = [self._letter_of(delivery, outcome) for delivery, outcome in over]
         with self._subscription.counts.lock:
             self._observe(results)
             self._count_done(results.done)
@@ -128,7 +128,7 @@ class Settler:
         self._subscription.finish(finished, len(finished))
         for delivery, outcome in again:
             self._retry_here(delivery, outcome)
-        for letter in letters.values():
+        for letter in letters:
             if letter is not None:
                 self._keep(letter)
         self._report(results.ended)
