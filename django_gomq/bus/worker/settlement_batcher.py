@@ -33,6 +33,8 @@ Settle = Callable[[Sequence[Settlement]], list[Settled]]
 class _Entry(NamedTuple):
     conclude: Conclude
     settlement: Settlement
+    is_suspect: bool = False
+    """It failed where others did not: if it fails again, the server may be well."""
 
 
 class SettlementBatcher:
@@ -105,7 +107,7 @@ class SettlementBatcher:
             while not self._has_ended:
                 now = time.monotonic()
                 if self._kept and now >= self._again_at:
-                    return self._take_kept()
+                    return self._take_again()
                 if self._waiting and not self._is_away and self._is_due(now):
                     return self._take_waiting()
                 if self._is_stopping and not (self._kept or self._waiting):
@@ -123,8 +125,12 @@ class SettlementBatcher:
             moments.append(self._due)
         return max(0.0, min(moments) - now) if moments else None
 
-    def _take_kept(self) -> list[_Entry]:
-        self._telling, self._kept = self._kept[:BATCH], self._kept[BATCH:]
+    def _take_again(self) -> list[_Entry]:
+        # Where a server seems away, new ones come first: what was kept may be at fault.
+        fresh = min(BATCH // 2, len(self._waiting)) if self._is_away else 0
+        self._telling = [self._waiting.popleft() for _ in range(fresh)]
+        self._telling += self._kept[: BATCH - fresh]
+        del self._kept[: BATCH - fresh]
         return self._telling
 
     def _take_waiting(self) -> list[_Entry]:
@@ -134,44 +140,62 @@ class SettlementBatcher:
         return self._telling
 
     def _tell(self, batch: list[_Entry]) -> None:
-        try:
-            answers = self._settle([entry.settlement for entry in batch])
-        except Exception as error:  # noqa: BLE001 - the server, or one of them
-            self._on_error(error)
-            answers = self._tell_one_by_one(batch) if len(batch) > 1 else [Settled.KEPT]
+        answers = self._settle_all(batch)
         with self._changed:
             if self._has_ended:
                 return  # the stop has concluded them
             self._telling = []
-            pairs = list(zip(batch, answers, strict=True))
-            kept = [entry for entry, answer in pairs if answer is Settled.KEPT]
-            self._keep(kept, is_away=len(kept) == len(batch))
+            pairs = list(zip(batch, answers, strict=False))
+            failed = [entry for entry, answer in pairs if answer is Settled.KEPT]
+            self._keep(failed, batch[len(answers) :], len(failed) < len(pairs))
         _conclude([pair for pair in pairs if pair[1] is not Settled.KEPT])
 
-    def _tell_one_by_one(self, batch: Sequence[_Entry]) -> list[Settled]:
+    def _settle_all(self, batch: Sequence[_Entry]) -> list[Settled]:
+        """Return an answer for each; for fewer, if the rest was not tried."""
+        try:
+            return self._ask(batch)
+        except BaseException as error:  # noqa: BLE001 - the server, or one of them
+            if not (self._is_away or all(entry.is_suspect for entry in batch)):
+                self._on_error(error)  # once for each outage
+        return self._ask_one_by_one(batch) if len(batch) > 1 else [Settled.KEPT]
+
+    def _ask(self, batch: Sequence[_Entry]) -> list[Settled]:
+        answers = self._settle([entry.settlement for entry in batch])
+        if len(answers) != len(batch):
+            raise ValueError(f"{len(answers)} answers to {len(batch)} settlements")
+        return answers
+
+    def _ask_one_by_one(self, batch: Sequence[_Entry]) -> list[Settled]:
         answers: list[Settled] = []
         failures = 0
         for entry in batch:
-            if failures >= FAILURES_OF_A_SERVER:
-                answers.append(Settled.KEPT)
-                continue
             try:
-                answers += self._settle([entry.settlement])
+                answers += self._ask([entry])
                 failures = 0
-            except Exception:  # noqa: BLE001 - told once for the batch
+            except BaseException:  # noqa: BLE001 - told once for the batch
                 answers.append(Settled.KEPT)
                 failures += 1
+                if failures >= FAILURES_OF_A_SERVER:
+                    break
         return answers
 
-    def _keep(self, kept: Sequence[_Entry], *, is_away: bool) -> None:
-        self._kept += kept
-        if not kept:
-            self._is_away, self._backoff = False, FIRST_BACKOFF
-            return
-        self._is_away = is_away
-        self._again_at = time.monotonic() + self._backoff
-        longest = FIRST_BACKOFF if self._is_stopping else MAX_BACKOFF
-        self._backoff = min(longest, self._backoff * 2)
+    def _keep(
+        self, failed: Sequence[_Entry], untried: Sequence[_Entry], any_done: bool
+    ) -> None:
+        if any_done:
+            self._is_away = False
+            failed = [entry._replace(is_suspect=True) for entry in failed]
+        elif not all(entry.is_suspect for entry in failed):
+            self._is_away = True
+        # What failed goes to the end, lest it keep others from being tried.
+        self._kept = [*untried, *self._kept, *failed]
+        if failed:
+            longest = FIRST_BACKOFF if self._is_stopping else MAX_BACKOFF
+            pause = min(longest, self._backoff)
+            self._again_at = time.monotonic() + pause
+            self._backoff = 2 * pause
+        elif not self._kept:
+            self._backoff = FIRST_BACKOFF
 
     def stop(self, timeout: float) -> int:
         """Tell what is left and end; return how many outcomes were never told.
