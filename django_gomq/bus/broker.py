@@ -296,10 +296,17 @@ class Broker:
     ) -> None:
         """Write messages that were checked into the open transaction of a database.
 
-        For a backend that is ``transactional``. They exist once it commits. Raises
-        BrokerClosedError, and what the database raises; blocks as it does.
+        They exist once it commits. Raises ConfigurationError where the backend is not
+        ``transactional``, BrokerClosedError, and what the database raises; blocks as
+        it does.
         """
         runtime = self._current_runtime()
+        if not runtime.backend.capabilities.transactional:
+            raise ConfigurationError(
+                f"The backend of broker {self.alias!r} cannot write into a transaction "
+                f"of database {using!r}: publish after its commit.",
+                broker=self.alias,
+            )
         if runtime.is_closed:
             raise runtime.why_not_running(messages[0].type)
         runtime.publisher.publish_in_transaction(messages, using, parents)
