@@ -49,6 +49,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """The server keeps dead letters; else the process keeps the latest."""
     lease: float | None = None
     """Seconds after which others get a delivery that was not extended; None: never."""
+    counts_deliveries: bool = False
+    """The server counts how often it handed a message out, so that one that kills its
+    processes is a dead letter after 20 times."""
     uncounted_release: bool = True
     """What is given back unstarted does not count in ``Delivery.deliveries``."""
     settles: bool = True
