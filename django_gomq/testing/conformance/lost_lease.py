@@ -1,0 +1,132 @@
+"""Theme lost lease: what was given to somebody else counts for nothing here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django_gomq.bus.message import Message
+
+from .site import Gate, Notes, Process, Site, wait_until
+
+
+def cut_off_while_busy(site: Site, count: int = 1) -> tuple[Process, Gate]:
+    """Return a process that lost its leases, and a handler that is at the first."""
+    process, gate = site.process(), site.gate()
+    process.consume(gate)
+    process.send(*range(count), key="k")
+    wait_until(lambda: gate.entered)
+    wait_until(lambda: process.stats().depth + process.stats().in_flight == count)
+    process.cut()
+    site.let_lease_end()
+    return process, gate
+
+
+class LostLeaseTheme:
+    """What was given to somebody else counts for nothing here."""
+
+    def test_a_late_success_counts_for_nothing(self, site: Site) -> None:
+        if not site.promises("durable"):
+            return
+        one, gate = cut_off_while_busy(site)
+        two, notes = site.process(), Notes()
+        two.consume(notes)
+        wait_until(lambda: two.stats().succeeded == 1)
+        one.mend()
+
+        gate.open()
+
+        wait_until(lambda: one.stats().in_flight == 0)
+        one.wait_until_quiet()
+        stats = one.stats()
+        assert (stats.succeeded, stats.handed_back) == (0, 1)
+        assert stats.last_success is None
+        assert notes.numbers == [0]
+
+    def test_a_late_failure_is_neither_retried_nor_a_dead_letter(
+        self, site: Site
+    ) -> None:
+        if not site.promises("durable"):
+            return
+        one, two, gate, notes = site.process(), site.process(), site.gate(), Notes()
+
+        def fail_late(message: Message[Any]) -> None:
+            gate.handle(message)
+            raise ValueError
+
+        one.consume(fail_late)
+        one.send(1)
+        wait_until(lambda: gate.entered)
+        one.cut()
+        site.let_lease_end()
+        two.consume(notes)
+        wait_until(lambda: two.stats().succeeded == 1)
+        one.mend()
+
+        gate.open()
+
+        wait_until(lambda: one.stats().in_flight == 0)
+        one.wait_until_quiet()
+        stats = one.stats()
+        assert (stats.dead_lettered, stats.retries, stats.handed_back) == (0, 0, 1)
+        assert stats.exceptions == {}
+        assert one.broker.dead_letters() == []
+        assert notes.numbers == [1]
+
+    def test_a_late_end_does_not_end_the_work_of_another_process(
+        self, site: Site
+    ) -> None:
+        if not site.promises("durable"):
+            return
+        one, gate = cut_off_while_busy(site)
+        two, slow = site.process(), site.gate()
+        two.consume(slow)
+        wait_until(lambda: slow.entered)
+        one.mend()
+
+        gate.open()
+        wait_until(lambda: one.stats().handed_back == 1)
+
+        assert two.stats().in_flight == 1
+        slow.open()
+        wait_until(lambda: two.stats().succeeded == 1)
+        two.wait_until_quiet()
+        assert two.stats().handed_back == 0
+
+    def test_what_waits_is_withdrawn(self, site: Site) -> None:
+        if not site.promises("durable"):
+            return
+        one, gate = cut_off_while_busy(site, 3)
+        two, notes = site.process(), Notes()
+        two.consume(notes)
+        wait_until(lambda: two.stats().succeeded == 3)
+
+        one.mend()
+
+        wait_until(lambda: one.stats().depth == 0)
+        gate.open()
+        wait_until(lambda: one.stats().in_flight == 0)
+        one.wait_until_quiet()
+        assert gate.numbers == [0]
+        assert sorted(notes.numbers) == [0, 1, 2]
+        assert one.stats().handed_back == 3
+
+    def test_a_slow_handler_keeps_its_lease(self, site: Site) -> None:
+        lease = site.capabilities.lease
+        if lease is None:
+            site.note_unpromised("lease")
+            return
+        one, two, gate, notes = site.process(), site.process(), site.gate(), Notes()
+        one.consume(gate)
+        one.send(1)
+        wait_until(lambda: gate.entered)
+        two.consume(notes)
+
+        for _ in range(4):
+            before = one.calls.done("extend")
+            wait_until(lambda: one.calls.done("extend") > before)  # noqa: B023
+            site.harness.pass_time(0.6 * lease)
+
+        gate.open()
+        wait_until(lambda: one.stats().succeeded == 1)
+        assert (gate.handled, notes.handled) == ([(1, 1)], [])
+        assert one.stats().handed_back == 0

@@ -1,0 +1,103 @@
+"""Theme pause: a consumer that is paused, resumed, or given another capacity."""
+
+from __future__ import annotations
+
+import time
+
+from django_gomq.bus.backend import ConsumerState
+
+from .site import CONSUMER, Notes, Site, wait_until
+
+
+class PauseTheme:
+    """A consumer that is paused, resumed, or given another capacity."""
+
+    def test_nothing_starts_during_a_pause(self, site: Site) -> None:
+        process, notes, others = site.process(), Notes(), Notes()
+        process.consume(notes, starts=False)
+        process.consume(others, name="suite.audit")
+        process.broker.pause(CONSUMER)
+
+        process.send_many(range(20))
+        wait_until(lambda: len(others.handled) == 20)
+        assert process.stats().paused
+        assert notes.handled == []
+        process.broker.resume(CONSUMER)
+
+        wait_until(lambda: len(notes.handled) == 20)
+        assert not process.stats().paused
+
+    def test_a_paused_process_leaves_its_messages_to_others(self, site: Site) -> None:
+        if not site.promises("durable"):
+            return
+        one, two, notes = site.process(), site.process(), Notes()
+        one.consume(print)
+        one.broker.pause(CONSUMER)
+        two.consume(notes)
+
+        one.send_many(range(20))
+        one.close()  # of partitions, each belongs to one process
+
+        wait_until(lambda: len(notes.handled) == 20)
+        assert sum(one.stats().dispatched.values()) == 0
+
+    def test_a_pause_costs_no_processor(self, site: Site) -> None:
+        process, notes = site.process(), Notes()
+        process.consume(notes, starts=False)
+        process.broker.pause(CONSUMER)
+        process.broker.start()
+        process.send_many(range(20))
+        wall, cpu = time.monotonic(), time.process_time()
+
+        wait_until(lambda: time.monotonic() > wall + 0.3)
+
+        used = (time.process_time() - cpu) / (time.monotonic() - wall)
+        assert used < 0.8, f"{used:.0%} of a core"
+        assert notes.handled == []
+
+    def test_a_capacity_may_be_changed(self, site: Site) -> None:
+        process, gate = site.process(), site.gate()
+        process.consume(gate, capacity=5, overflow="backpressure")
+        process.send(*range(20))
+        wait_until(lambda: gate.entered)
+        assert process.stats().capacity == 5
+
+        process.broker.resize(CONSUMER, 2)
+        process.broker.resize(CONSUMER, 50)
+        process.broker.resize(CONSUMER, 3)
+        gate.open()
+
+        wait_until(lambda: len(gate.handled) == 20)
+        process.wait_until_quiet()
+        stats = process.stats()
+        assert (stats.capacity, stats.succeeded) == (3, 20)
+
+    def test_no_more_is_fetched_than_there_is_room_for(self, site: Site) -> None:
+        process, gate = site.process(), site.gate(0)
+        process.consume(gate, capacity=3, overflow="backpressure")
+        process.send(*range(20), key="k")
+        wait_until(lambda: gate.entered)
+
+        stats = process.stats()
+
+        assert stats.depth + stats.in_flight <= 3
+        gate.open()
+        wait_until(lambda: len(gate.handled) == 20)
+        assert max((call.size for call in process.calls.of("fetch")), default=0) <= 3
+
+    def test_an_operator_may_pause_and_resize_it_everywhere(self, site: Site) -> None:
+        if not site.promises("settles"):
+            return
+        process, notes = site.process(), Notes()
+        process.consume(notes, starts=False)
+        state = ConsumerState(paused=True, capacity=7)
+        site.harness.desire(CONSUMER, state)
+        process.send(1)
+
+        process.broker.start()  # paused before anything is fetched
+
+        wait_until(lambda: process.stats().paused)
+        assert process.stats().capacity == 7
+        assert notes.handled == []
+        site.harness.desire(CONSUMER, ConsumerState(paused=False))
+        wait_until(lambda: notes.numbers == [1])

@@ -1,0 +1,77 @@
+"""Theme prefetch: a reader fetches ahead, and leaves enough to others."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django_gomq.bus.message import Message
+
+from .site import EVENT, Notes, Site, wait_until
+
+
+class PrefetchTheme:
+    """A reader fetches ahead, and leaves enough to others."""
+
+    def test_a_process_that_joins_a_slow_one_finds_work(self, site: Site) -> None:
+        if not site.promises("durable"):
+            return
+        one, two, gate, notes = site.process(), site.process(), site.gate(), Notes()
+        one.consume(gate)
+        messages: list[Message[Any]] = [
+            Message(EVENT, b"%d" % number, key=f"k{number}") for number in range(200)
+        ]
+        one.broker.publish_many(messages)
+        wait_until(lambda: gate.entered)
+
+        two.consume(notes)
+
+        wait_until(lambda: len(notes.handled) > 20)
+        assert one.stats().depth < 20
+
+    def test_a_slow_handler_is_given_about_a_second_of_work(self, site: Site) -> None:
+        if not site.promises("durable"):
+            return
+        process, slow_enough = site.process(), 0.02
+
+        def work(message: Message[Any]) -> None:
+            depths.append(process.stats().depth)
+            time.sleep(slow_enough)
+
+        depths: list[int] = []
+        process.consume(work)
+
+        process.send_many(range(200), key="k")
+
+        wait_until(lambda: len(depths) > 30)
+        assert max(depths) <= 1 / slow_enough
+        process.close(0)
+
+    def test_a_reader_is_not_woken_for_each_free_place(self, site: Site) -> None:
+        if not site.promises("settles"):
+            return
+        process, notes, count = site.process(), Notes(), 600
+        process.consume(notes, starts=False)
+        process.send_many(range(count), key="k")
+
+        process.broker.start()
+
+        wait_until(lambda: len(notes.handled) == count)
+        fetches = [call for call in process.calls.of("fetch") if call.size]
+        assert sum(call.size for call in fetches) == count
+        assert len(fetches) < count / 3
+
+    def test_a_full_channel_asks_for_nothing(self, site: Site) -> None:
+        if not site.promises("settles"):
+            return
+        process, gate = site.process(), site.gate()
+        process.consume(gate)
+        process.send(*range(20), key="k")
+        wait_until(lambda: gate.entered)
+        wait_until(lambda: process.stats().depth)
+        fetches = len(process.calls.of("fetch"))
+        began = time.monotonic()
+
+        wait_until(lambda: time.monotonic() > began + 0.3)
+
+        assert len(process.calls.of("fetch")) <= fetches + 1
