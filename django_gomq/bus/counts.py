@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from .delivery import DropReason, Verdict
+from .errors import error_class_name
 
 MAX_UNDECLARED_TYPES: Final = 200
 OTHER: Final = "_other"
@@ -182,7 +183,7 @@ class ConsumerCounts:
     ) -> None:
         """Count an attempt that failed. The caller holds the lock."""
         self.processed[self._label(event_type), verdict] += 1
-        name = type(error).__name__
+        name = error_class_name(error)
         if name not in self.exceptions and len(self.exceptions) >= MAX_ERROR_TYPES:
             name = OTHER
         self.exceptions[name] += 1

@@ -1,9 +1,9 @@
-"""Every error of the bus."""
+"""Every error of the bus, and how any error is told: bounded, and without raising."""
 
 from __future__ import annotations
 
 import traceback
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class GoMQError(Exception):
@@ -107,11 +107,92 @@ class MessageTooLargeError(MessageError):
     code = "too_large"
 
 
+MAX_DESCRIPTION: Final = 500
+MAX_CLASS_NAME: Final = 100
+MAX_TRACEBACK: Final = 4_000
+
+_UNREADABLE: Final = "(its text cannot be read)"
+_MOST_FRAMES: Final = 15  # of each error; the innermost are those that tell
+_MOST_ERRORS: Final = 5  # of a chain of causes
+
+_name_of_class: Final = type.__dict__["__name__"].__get__
+_cause_of: Final = BaseException.__dict__["__cause__"].__get__
+_context_of: Final = BaseException.__dict__["__context__"].__get__
+_hides_context: Final = BaseException.__dict__["__suppress_context__"].__get__
+traceback_of: Final = BaseException.__dict__["__traceback__"].__get__
+"""Returns the traceback of an error, also where its class hides it."""
+
+
+def printable(text: str, most: int = MAX_DESCRIPTION) -> str:
+    """Return the text on one line, cut to about ``most`` characters.
+
+    What would break a line, or speak to a terminal, is escaped.
+    """
+    # Not text[:most], which a subclass of str may have made its own.
+    short = str.__getitem__(text, slice(0, most))
+    if not str.isprintable(short):
+        short = repr(short)[1:-1][:most]
+    return f"{short}..." if str.__len__(text) > most else short
+
+
+def class_name(value: object) -> str:
+    """Return the name of the class of anything, bounded, printable; never raises."""
+    # As the interpreter knows it: a metaclass may have a __name__ that raises.
+    return printable(_name_of_class(type(value)), MAX_CLASS_NAME)
+
+
+def error_class_name(error: BaseException) -> str:
+    """Return the name of an error's class, bounded, printable; never raises."""
+    return class_name(error)
+
+
 def describe_error(error: BaseException) -> str:
-    """Return class and text of an error."""
-    return f"{type(error).__name__}: {error}"
+    """Return class and text of an error, on one line of about 500 characters.
+
+    Never raises, whatever its class does; runs its ``__str__`` and blocks as that does.
+    """
+    name = error_class_name(error)
+    try:
+        text = printable(str(error))
+    except BaseException:  # noqa: BLE001 - whatever the class of a handler's author does
+        text = _UNREADABLE
+    return printable(f"{name}: {text}") if text else name
 
 
 def format_traceback(error: BaseException) -> str:
-    """Return the traceback of an error."""
-    return "".join(traceback.format_exception(error))
+    """Return the calls that led to an error and its causes, the latest at the end.
+
+    Cut to the last 4,000 characters or so. Never raises; blocks as ``describe_error``
+    does, and while source lines are read.
+    """
+    parts: list[str] = []
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and len(seen) < _MOST_ERRORS:
+        seen.add(id(following))
+        parts.append(f"{_format_calls(following)}{describe_error(following)}")
+        cause = _cause_of(following)
+        link = _CAUSED if cause is not None else _MEANWHILE
+        if cause is None and not _hides_context(following):
+            cause = _context_of(following)
+        if cause is None or id(cause) in seen:
+            break
+        parts.append(link)
+        following = cause
+    text = "\n".join(reversed(parts))
+    return text if len(text) <= MAX_TRACEBACK else f"...{text[-MAX_TRACEBACK:]}"
+
+
+_CAUSED: Final = "\nThe above was the direct cause of what follows:\n"
+_MEANWHILE: Final = "\nWhile the above was handled, what follows happened:\n"
+
+
+def _format_calls(error: BaseException) -> str:
+    calls = traceback_of(error)
+    if calls is None:
+        return ""
+    try:
+        lines = traceback.format_tb(calls, -_MOST_FRAMES)
+    except BaseException:  # noqa: BLE001 - it reads files, by loaders of anybody
+        lines = ["  (its calls cannot be read)\n"]
+    return "".join(["Traceback (most recent call last):\n", *lines])

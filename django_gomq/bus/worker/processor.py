@@ -327,7 +327,20 @@ class Processor:
         error: BaseException,
         verdict: Verdict = Verdict.ERROR,
     ) -> Outcome:
-        """Return the outcome of an attempt that raised this; pure but for jitter."""
+        """Return the outcome of an attempt that raised this; pure but for jitter.
+
+        Never raises: an error whose class cannot be asked what it is, is the last one.
+        """
+        try:
+            return self._choose_outcome(delivery, error, verdict)
+        except BaseException as failure:  # noqa: BLE001 - a class may answer with anything
+            bug = failure
+            self._hooks.notify(lambda hook: hook.failed("processor", bug))
+            return DeadLettered(error, verdict)
+
+    def _choose_outcome(
+        self, delivery: Delivery, error: BaseException, verdict: Verdict
+    ) -> Outcome:
         if isinstance(error, RetryLater):
             return RetryAfter(error.seconds, None)
         if isinstance(error, Reject | DecodeError):
