@@ -20,6 +20,7 @@ from django.db.backends.signals import connection_created
 
 from django_gomq.bus.consumer import Handler
 from django_gomq.bus.fork import is_bus_thread
+from django_gomq.bus.housekeeping import write_log
 from django_gomq.bus.worker.environment import Environment, ThreadScope
 
 logger = logging.getLogger("gomq.database")
@@ -115,10 +116,12 @@ def _clean(connection: BaseDatabaseWrapper, *, is_alone: bool) -> None:
 
 def _report_open(connection: BaseDatabaseWrapper) -> None:
     if _wants_autocommit(connection):  # else each query begins a transaction
-        logger.error(
+        write_log(
+            logger,
+            logging.ERROR,
             "A handler left a transaction of database %r open; it is rolled back",
             connection.alias,
-            extra={"gomq_database": connection.alias},
+            fields={"gomq_database": connection.alias},
         )
 
 

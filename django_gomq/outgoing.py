@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ from django_gomq.bus.broker import Broker
 from django_gomq.bus.codec import decode_as
 from django_gomq.bus.delivery import Delivery, receive
 from django_gomq.bus.errors import NoConsumerError, PublishError, PublishUnknownError
+from django_gomq.bus.housekeeping import write_log
 from django_gomq.bus.message import Message
 from django_gomq.bus.timers import Deadline
 from django_gomq.commit import PendingBatch, add_pending, open_transaction
@@ -144,7 +146,7 @@ def refuse(outgoing: EmitBatch, receipt: Receipt, error: PublishError) -> bool:
         return _raises_refusals(outgoing)
     rule = _no_consumer(outgoing)
     if rule == "warn":
-        _warn_once(receipt.message.type, outgoing.emitter.broker.alias)
+        _warn_once(receipt.message.type, outgoing.emitter.broker)
     return rule == "raise" or (rule != "ignore" and bool(outgoing.strict))
 
 
@@ -197,15 +199,19 @@ def roll_back(outgoing: EmitBatch) -> None:
 _warned: set[str] = set()
 
 
-def _warn_once(event_type: str, broker: str) -> None:
+def _warn_once(event_type: str, broker: Broker) -> None:
     if event_type in _warned or len(_warned) >= MAX_WARNED:
         return
     _warned.add(event_type)
-    logger.warning(
+    line = partial(
+        write_log,
+        logger,
+        logging.WARNING,
         "Event %s has no consumer; this is said once per type",
         event_type,
-        extra={"gomq_event": event_type, "gomq_broker": broker},
+        fields={"gomq_event": event_type, "gomq_broker": broker.alias},
     )
+    broker.hooks.hand_over(line)
 
 
 def find_transaction(

@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
 from django_gomq.bus.fork import Process, current, start_no_more
+from django_gomq.bus.housekeeping import write_log
 from django_gomq.bus.stats import Remainder
 
 logger = logging.getLogger("gomq.shutdown")
@@ -71,7 +72,8 @@ class ShutdownCoordinator:
             )
             seconds = time.monotonic() - began
             fields = {"gomq_rung": trigger, "gomq_seconds": seconds, "gomq_left": left}
-            logger.info(_DRAINED, trigger, seconds, left, extra=fields)
+            args = trigger, seconds, left
+            write_log(logger, logging.INFO, _DRAINED, *args, fields=fields)
 
     def _end(self) -> None:
         start_no_more()

@@ -19,7 +19,7 @@ from django_gomq.bus.codec import JsonCodec
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.event import event_classes
 from django_gomq.bus.fork import Process, current
-from django_gomq.bus.hooks import Hook, Hooks
+from django_gomq.bus.hooks import Hook
 from django_gomq.bus.patterns import Pattern
 from django_gomq.bus.registry import Registry, registry
 from django_gomq.bus.stats import Remainder
@@ -139,9 +139,10 @@ class Site:
         with process.lock:
             worker = self._workers.get(process)
             if worker is None:
-                hooks = Hooks(self._get_hooks())
                 worker = Worker(
-                    self.config.threads, environment=self._environment, hooks=hooks
+                    self.config.threads,
+                    environment=self._environment,
+                    hooks=self._get_hooks(),
                 )
                 if self.config.metrics.enabled:
                     tick = import_string("django_gomq.observability.metrics.tick")

@@ -15,6 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from django_gomq.bus.fork import Process, current
+from django_gomq.bus.housekeeping import write_log
 from django_gomq.deployment import read_command, read_config
 from django_gomq.process_role import shows_all_processes
 from django_gomq.site import Site, brokers
@@ -64,7 +65,9 @@ def _tell_of_other_workers(site: Site) -> None:
     _told.add(process)
     server = read_command(sys.argv, os.environ, read_config(Path.cwd()))
     if (server.workers or 1) > 1 and not shows_all_processes(site.config):
-        logger.warning(
+        write_log(
+            logger,
+            logging.WARNING,
             "The metrics page shows one of %d worker processes at a time, this time "
             "%d: set PROMETHEUS_MULTIPROC_DIR, or GOMQ['METRICS']['PORT_RANGE']",
             server.workers,
@@ -89,8 +92,8 @@ def _dead_parts(site: Site) -> list[str]:
         if not broker.stats().reader_up
     ]
     worker = site.worker
-    if running and worker is not None and worker.alive < worker.threads:
-        dead.append("handler threads")
+    if running and worker is not None:
+        dead += worker.dead_parts()
     return dead
 
 

@@ -183,7 +183,8 @@ class Broker:
     def start(self) -> None:
         """Start reader and handler threads in this process; idempotent.
 
-        Raises BrokerClosedError after ``close``.
+        Raises BrokerClosedError after ``close``, and NotRunningError where a thread
+        cannot be had; the next call, or publish, starts what is missing.
         """
         runtime = self._current_runtime()
         with runtime.process.lock:  # no close comes between

@@ -270,6 +270,6 @@ class Refusals(msgspec.Struct, frozen=True):
     """By reason."""
     unconsumed: int
     rolled_back: int
-    unknown: int
-    accepted: int
+    unknown: int = 0
+    accepted: int = 0
     """By a server; memory's queues know their own."""

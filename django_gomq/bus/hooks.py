@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import Context
+from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from .consumer import Consumer
 from .delivery import DropReason, Outcome, RetryAfter
-from .errors import PublishError
+from .errors import PublishError, class_name
+from .fork import is_bus_thread
+from .housekeeping import Housekeeping, write_log
 from .message import Message
 from .stats import Remainder
 
@@ -52,8 +56,11 @@ EnterUnsampled = Callable[[Message[Any], Context], bool]
 class Hook:
     """A no-op observer to derive from.
 
-    Every method runs on the bus's own threads (``publishing`` and ``refused`` on the
-    publisher's), and must not block.
+    What tells of something that has happened, from ``refused`` to ``stopped``, runs on
+    the housekeeping thread, one call after the other, in a copy of the context where it
+    happened. It may block: that delays what other observers hear, and nothing else.
+    What surrounds a publish or a handler runs on the thread of these and must not.
+    Whatever a method raises is counted, logged once, and reaches nobody.
     """
 
     watches_publishing = False
@@ -158,16 +165,24 @@ class Hook:
 
 logger = logging.getLogger("gomq.hooks")
 
+FLUSH_SECONDS: Final = 1.0  # what a stop gives observers beyond its drain
 
 PROPAGATED: Final[tuple[object, ...]] = (object(),)
 """In the place of contexts: a message carries all there is, and nobody watches it."""
 
 
 class Hooks:
-    """Calls every hook in turn; a hook that raises is logged once and counted."""
+    """Calls every hook in turn; a hook that raises is logged once and counted.
 
-    def __init__(self, hooks: Sequence[Hook] = ()) -> None:
+    Thread-safe. Nothing blocks but ``flush``, and no method raises what a hook does.
+    """
+
+    def __init__(
+        self, hooks: Sequence[Hook] = (), housekeeping: Housekeeping | None = None
+    ) -> None:
+        """Without ``housekeeping`` hooks hear of all at once, on the same thread."""
         self._hooks = tuple(hooks)
+        self.housekeeping = housekeeping
         self.publish_watchers = tuple(h for h in hooks if h.watches_publishing)
         self.attempt_watchers = tuple(h for h in hooks if h.watches_attempts)
         carrier = _only_one_with_unsampled_path(self.publish_watchers)
@@ -180,11 +195,33 @@ class Hooks:
             None if lender is None else lender.enter_unsampled
         )
         """The one watcher's way around a watch, if it has one; it may raise."""
-        self.errors = Counter({type(hook).__name__: 0 for hook in self._hooks})
+        self.errors = Counter({class_name(hook): 0 for hook in self._hooks})
         """How often hooks raised, by class name of the hook."""
 
     def notify(self, call: Callable[[Hook], object]) -> None:
-        """Run ``call`` with each hook; what it raises never reaches the caller."""
+        """Have ``call`` run soon with each hook, on the housekeeping thread."""
+        if self._hooks:
+            self.hand_over(partial(self._tell_each, call))
+
+    def hand_over(self, call: Callable[[], object]) -> None:
+        """Have this run soon, in a copy of the context of now, as hooks do.
+
+        For what observers and log lines need, and nobody waits for. What finds no room
+        is counted as lost; see ``Housekeeping``.
+        """
+        if self.housekeeping is None:
+            call()
+        else:
+            self.housekeeping.hand_over(partial(copy_context().run, call))
+
+    def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
+        """Wait until hooks have heard of all so far; return whether they have.
+
+        Blocks up to ``timeout`` seconds, and not on the housekeeping thread.
+        """
+        return self.housekeeping is None or self.housekeeping.flush(timeout)
+
+    def _tell_each(self, call: Callable[[Hook], object]) -> None:
         for hook in self._hooks:
             with self._isolated(hook):
                 call(hook)
@@ -264,7 +301,10 @@ class Hooks:
     def _isolated(self, hook: Hook) -> Iterator[None]:
         try:
             yield
-        except Exception:  # noqa: BLE001 - a hook's bug
+        except BaseException as error:
+            # Elsewhere it may be a signal handler's, which is not the hook's doing.
+            if not isinstance(error, Exception) and not is_bus_thread():
+                raise
             self._note_failure(hook)
 
     def note_propagate_failure(self) -> bool:
@@ -278,13 +318,19 @@ class Hooks:
         return False
 
     def _note_failure(self, hook: Hook) -> None:
-        kind = type(hook).__name__
+        """Count, and log the first time, what is being handled."""
+        kind = class_name(hook)
         self.errors[kind] += 1
         if self.errors[kind] == 1:
-            logger.exception(  # noqa: LOG004 - every caller handles one
+            line = partial(
+                write_log,
+                logger,
+                logging.ERROR,
                 "A hook raised; the bus goes on, further errors are only counted",
-                extra={"gomq_hook": kind},
+                fields={"gomq_hook": kind},
+                error=sys.exc_info()[1],
             )
+            self.hand_over(line)
 
 
 def _only_one_with_unsampled_path(watchers: Sequence[Hook]) -> Hook | None:

@@ -32,10 +32,10 @@ def run_shielded(call: Callable[[], object]) -> None:
 
     try:
         Thread(target=run, name="gomq-whole", daemon=True).start()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if error.__context__ is not None:  # a signal handler's has broken the start
             raise error.__context__ from None
-        call()  # the interpreter is ending, and starts none
+        call()  # there are no threads, or the interpreter is ending and starts none
         return
     ended.acquire()
     if failures:

@@ -23,6 +23,7 @@ from .errors import (
     ConfigurationError,
     NotRunningError,
     PublishError,
+    describe_error,
 )
 from .fork import Process
 from .hooks import Hook, Hooks
@@ -95,9 +96,10 @@ class BrokerRuntime:
         self.is_running = False
         """Whether its consumers run here."""
         self.is_closed = False
-        self.hooks = Hooks(make_hooks())
+        hooks = make_hooks()
         self._owns_worker = get_worker is None
-        self._worker = get_worker() if get_worker else Worker(threads, hooks=self.hooks)
+        self._worker = get_worker() if get_worker else Worker(threads, hooks=hooks)
+        self.hooks = Hooks(hooks, self._worker.housekeeping)
         self._closing, self._changing = RLock(), RLock()
         self._has_run = self._is_draining = False
         self._remainder: Remainder | None = None
@@ -211,7 +213,7 @@ class BrokerRuntime:
         """Start all threads, the reader's last; idempotent.
 
         Raises BrokerClosedError after ``close``, and NotRunningError where a thread
-        cannot be started: then the next call tries again.
+        cannot be had; the next call starts what is missing.
         """
         with self.process.lock:
             if self.is_closed:
@@ -230,12 +232,16 @@ class BrokerRuntime:
                     self._batcher.start()
                 self._reader.start(self._worker.run_soon)
             except (RuntimeError, MemoryError, OSError) as error:
-                raise NotRunningError(
-                    f"Broker {self._alias!r} could not start its threads ({error}); "
-                    "the next publish tries again.",
-                    broker=self._alias,
-                ) from error
+                raise self._why_not_started(error) from error
             self.is_running = not self.is_closed
+
+    def _why_not_started(self, error: BaseException) -> NotRunningError:
+        return NotRunningError(
+            f"Broker {self._alias!r} could not start in this process, and tries again "
+            f"at the next publish: {describe_error(error)}. See how many threads and "
+            "open files the process may have.",
+            broker=self._alias,
+        )
 
     def why_not_running(self, event: str | None = None) -> PublishError:
         """Return the error for who wants to publish where nothing runs."""
@@ -312,6 +318,7 @@ class BrokerRuntime:
                 remainder = stop_report(self._subscriptions.values(), began, unsettled)
                 self._remainder = remainder
                 self.hooks.notify(lambda hook: hook.stopped(self._alias, remainder))
+                self.hooks.flush()
 
     def _stop(self) -> int:
         """End every part; return how many outcomes the server was never told."""

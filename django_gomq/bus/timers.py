@@ -39,8 +39,14 @@ class Timers:
     goes to ``on_error``.
     """
 
-    def __init__(self, on_error: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        on_error: Callable[[BaseException], None],
+        on_start: Callable[[], None] = claim_thread,
+    ) -> None:
+        """``on_start`` runs first on the timer thread."""
         self._on_error = on_error
+        self._on_start = on_start
         self._changed = Condition()
         self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
@@ -49,11 +55,21 @@ class Timers:
         self._stopped = False
 
     def start(self) -> None:
-        """Start the timer thread; idempotent."""
+        """Start the timer thread if none runs; idempotent.
+
+        Raises RuntimeError, MemoryError or OSError where it cannot be had; the next
+        call tries again.
+        """
         with self._changed:
-            if self._thread is None and not self._stopped:
-                self._thread = Thread(target=self._run, name="gomq-timers", daemon=True)
-                self._thread.start()
+            if not (self._stopped or self.is_alive):
+                thread = Thread(target=self._run, name="gomq-timers", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
 
     def after(self, seconds: float, call: Callable[[], object]) -> None:
         """Have ``call`` run once, that many seconds from now."""
@@ -64,9 +80,10 @@ class Timers:
                 self._changed.notify()
 
     def every_second(self, call: Callable[[], object]) -> None:
-        """Have ``call`` run about once a second until ``cancel``."""
+        """Have ``call`` run about once a second until ``cancel``; idempotent."""
         with self._changed:
-            self._regular = [*self._regular, call]
+            if call not in self._regular:
+                self._regular = [*self._regular, call]
 
     def cancel(self, call: Callable[[], object]) -> None:
         """End a regular call."""
@@ -83,7 +100,7 @@ class Timers:
             self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
-        claim_thread()
+        self._on_start()
         next_tick = time.monotonic() + TICK_SECONDS
         while not self._stopped:
             for call in self._wait_for_due(next_tick):
@@ -108,7 +125,7 @@ class Timers:
     def _run_one(self, call: Callable[[], object]) -> None:
         try:
             call()
-        except Exception as error:  # noqa: BLE001 - the timer thread goes on
+        except BaseException as error:  # noqa: BLE001 - the timer thread goes on
             self._on_error(error)
 
 

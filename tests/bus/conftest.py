@@ -11,6 +11,8 @@ from django_gomq.bus.broker import Broker
 from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.hooks import Hook
 from tests.bus.interrupting import interruptible
+from tests.bus.observing import Recorder
+from tests.bus.waiting import LONG
 
 
 class MakeBroker(Protocol):
@@ -49,6 +51,9 @@ def make_broker() -> Iterator[MakeBroker]:
             threads=threads,
             **options,
         )
+        for hook in options.get("hooks", ()):
+            if isinstance(hook, Recorder):
+                hook.flush = lambda: broker.hooks.flush(LONG)
         brokers.append(broker)
         return broker
 

@@ -21,8 +21,11 @@ class Recorder(Hook):
 
     def __init__(self) -> None:
         self.calls: deque[tuple[str, Any]] = deque()
+        self.flush: Callable[[], object] = lambda: None
+        """Waits until we have heard of all so far; of the broker that we watch."""
 
     def named(self, name: str) -> list[Any]:
+        self.flush()
         return [what for called, what in self.calls if called == name]
 
     def refused(self, broker: str, event: str, error: PublishError) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
 from django_gomq.bus.worker.environment import Environment
 from django_gomq.bus.worker.ready_queue import ReadyQueue
@@ -32,7 +31,7 @@ def test_an_errand_that_fails_is_reported_and_ends_no_thread() -> None:
         raise OSError("injected")
 
     recorder = Recorder()
-    worker = Worker(2, hooks=Hooks([recorder]))
+    worker = Worker(2, hooks=[recorder])
     worker.start()
     wait_until(lambda: worker.run_soon(fail))
     wait_until(lambda: recorder.named("failed"))

@@ -25,7 +25,6 @@ from django_gomq.bus.delivery import (
     Verdict,
 )
 from django_gomq.bus.event import Event
-from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.worker.async_loop import AsyncLoop
@@ -537,7 +536,7 @@ def broker_on(
 ) -> Broker:
     return make_broker(
         hooks=hooks,
-        get_worker=lambda: Worker(2, environment=environment, hooks=Hooks(hooks)),
+        get_worker=lambda: Worker(2, environment=environment, hooks=hooks),
     )
 
 
@@ -664,7 +663,7 @@ def test_a_bug_in_the_bus_fails_the_attempt_and_loses_nothing(
 ) -> None:
     recorder, (handler, options) = Recorder(), RUNS[run]
     broker = make_broker(
-        hooks=[recorder], get_worker=lambda: Worker(2, hooks=Hooks([recorder]))
+        hooks=[recorder], get_worker=lambda: Worker(2, hooks=[recorder])
     )
     broker.consume("a.b", handler, name="c", retry=SOON, **options)
 
@@ -889,7 +888,7 @@ def test_a_bug_while_serving_ends_no_thread(
 ) -> None:
     recorder = Recorder()
     broker = make_broker(
-        get_worker=lambda: Worker(1, hooks=Hooks([recorder])), hooks=[recorder]
+        get_worker=lambda: Worker(1, hooks=[recorder]), hooks=[recorder]
     )
     broker.consume("a.b", lambda _: None, name="c")
     broker.start()
@@ -978,6 +977,7 @@ def test_a_loop_that_ends_while_it_is_stopped_is_no_trouble() -> None:
     loop, thread = runner._loop, runner._thread
     assert loop is not None
     assert thread is not None
+    runner._has_ended = True
     loop.call_soon_threadsafe(loop.stop)
     thread.join(LONG)
     runner._thread = threading.current_thread()  # as if it had been alive
@@ -1044,7 +1044,7 @@ def test_an_error_while_an_async_delivery_is_settled_is_reported(
     make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder()
-    broker = make_broker(get_worker=lambda: Worker(1, hooks=Hooks([recorder])))
+    broker = make_broker(get_worker=lambda: Worker(1, hooks=[recorder]))
     broker.consume("a.b", areturn, name="c")
     broker.start()
     subscription = broker._current_runtime().subscription("c")

@@ -24,7 +24,7 @@ from django_gomq.bus.stats import ConsumerStats
 from tests.bus.fake_lease import LeaseBackend
 from tests.bus.fake_lease_store import LeaseStore
 from tests.bus.observing import Recorder
-from tests.bus.waiting import wait_until, wait_until_settled
+from tests.bus.waiting import LONG, wait_until, wait_until_settled
 
 
 class Process:
@@ -294,6 +294,7 @@ def test_a_handler_that_raises_is_tried_again_and_given_up_in_the_store(
     assert not store.rows
     assert (stats.retries, stats.handed_back, stats.dead_lettered) == (2, 2, 1)
     assert stats.processed == {("a.b", Verdict.ERROR): 3}
+    assert process.broker.hooks.flush(LONG)
     assert [attempt for _, attempt, _ in recorder.named("retrying")] == [1, 2]
     assert len(recorder.named("dead_lettered")) == 1
 

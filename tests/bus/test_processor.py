@@ -89,14 +89,14 @@ def test_deliveries_are_handled_in_their_order() -> None:
     handled: list[Any] = []
     hand = iter(three())
 
-    passage = make(lambda m: handled.append(m.data)).process_all(hand, NEVER)
+    passage = make(lambda m: handled.append(m.data)).process_many(hand, NEVER)
 
     assert handled == [0, 1, 2]
     assert (len(passage.times), passage.ended, passage.exemplars) == (4, [], [])
 
 
 def test_an_empty_hand_has_a_beginning_and_no_end() -> None:
-    passage = make(print).process_all(iter([]), NEVER)
+    passage = make(print).process_many(iter([]), NEVER)
 
     assert (len(passage.times), passage.ended) == (1, [])
 
@@ -109,7 +109,7 @@ def test_times_are_the_beginning_and_the_end_of_each_attempt(
         if message.data == 2:
             raise ValueError
 
-    passage = make(handle).process_all(iter(deliveries(b"1", b"2", b"4")), NEVER)
+    passage = make(handle).process_many(iter(deliveries(b"1", b"2", b"4")), NEVER)
 
     assert passage.times == [100, 101, 103, 107]
 
@@ -122,7 +122,7 @@ def test_it_stops_after_the_first_that_ends_late_and_leaves_the_rest(
 
     hand = iter(deliveries(b"0", b"1", b"2", b"3"))
 
-    passage = make(handle).process_all(hand, until=101.5)
+    passage = make(handle).process_many(hand, until=101.5)
 
     assert passage.times == [100, 101, 102]
     assert [one.message.data for one in hand] == [2, 3]
@@ -131,7 +131,7 @@ def test_it_stops_after_the_first_that_ends_late_and_leaves_the_rest(
 def test_one_is_handled_however_late_it_is(clock: list[float]) -> None:
     hand = iter(three())
 
-    passage = make(lambda _: None).process_all(hand, until=0)
+    passage = make(lambda _: None).process_many(hand, until=0)
 
     assert len(passage.times) == 2
     assert len(list(hand)) == 2
@@ -141,7 +141,7 @@ def test_a_handler_gets_a_message_at_its_attempt() -> None:
     seen: list[tuple[int, bool]] = []
     processor = make(lambda m: seen.append((m.attempt, isinstance(m, Message))))
 
-    processor.process_all(iter(deliveries(b"1", attempt=3)), NEVER)
+    processor.process_many(iter(deliveries(b"1", attempt=3)), NEVER)
 
     assert seen == [(3, True)]
 
@@ -151,7 +151,7 @@ def test_data_is_typed_where_the_consumer_names_the_event() -> None:
     processor = make(lambda m: seen.append(m.data), types=[Saved, "a.*"])
     typed = Delivery(Message("processor.saved", b'{"number": 7}'), 0.0)
 
-    processor.process_all(iter([typed, *deliveries(b"1")]), NEVER)
+    processor.process_many(iter([typed, *deliveries(b"1")]), NEVER)
 
     assert seen == [Saved(number=7), 1]
 
@@ -164,7 +164,7 @@ def test_what_another_thread_takes_meanwhile_is_not_handled() -> None:
         handled.append(message.data)
         list(hand)  # as a stop does
 
-    passage = make(handle).process_all(hand, NEVER)
+    passage = make(handle).process_many(hand, NEVER)
 
     assert handled == [0]
     assert len(passage.times) == 2
@@ -185,7 +185,7 @@ def test_a_handler_that_raises_fails_alone(error: type[BaseException]) -> None:
 
     batch = three()
 
-    passage = make(handle).process_all(iter(batch), NEVER)
+    passage = make(handle).process_many(iter(batch), NEVER)
 
     ((delivery, outcome),) = passage.ended
     assert delivery is batch[1]
@@ -204,7 +204,7 @@ def test_failures_keep_their_order_and_are_decided_each_by_itself() -> None:
 
     processor = make(handle, retry=RETRY)
 
-    passage = processor.process_all(iter(deliveries(b"0", b"1", b"2", b"3")), NEVER)
+    passage = processor.process_many(iter(deliveries(b"0", b"1", b"2", b"3")), NEVER)
 
     assert [one.message.data for one, _ in passage.ended] == [0, 1, 2]
     assert outcomes(passage) == [
@@ -220,7 +220,7 @@ def test_the_last_attempt_of_a_retry_is_a_dead_letter() -> None:
 
     hand = iter(deliveries(b"1", attempt=3))
 
-    (outcome,) = outcomes(make(fail, retry=RETRY).process_all(hand, NEVER))
+    (outcome,) = outcomes(make(fail, retry=RETRY).process_many(hand, NEVER))
 
     assert isinstance(outcome, DeadLettered)
 
@@ -228,7 +228,7 @@ def test_the_last_attempt_of_a_retry_is_a_dead_letter() -> None:
 def test_a_body_that_cannot_be_decoded_is_rejected_where_it_is_looked_at() -> None:
     processor = make(lambda message: message.data, retry=RETRY)
 
-    (first,) = outcomes(processor.process_all(iter(deliveries(b"{")), NEVER))
+    (first,) = outcomes(processor.process_many(iter(deliveries(b"{")), NEVER))
 
     assert isinstance(first, DeadLettered)
     assert isinstance(first.error, DecodeError)
@@ -236,7 +236,7 @@ def test_a_body_that_cannot_be_decoded_is_rejected_where_it_is_looked_at() -> No
 
 
 def test_what_a_handler_returns_is_no_matter() -> None:
-    passage = make(lambda _: [1]).process_all(iter(three()), NEVER)
+    passage = make(lambda _: [1]).process_many(iter(three()), NEVER)
 
     assert passage.ended == []
 
@@ -250,7 +250,7 @@ def test_a_coroutine_that_a_sync_handler_returns_is_closed_and_fails() -> None:
         made.append(work())
         return made[-1]
 
-    passage = make(handle).process_all(iter(three()), NEVER)
+    passage = make(handle).process_many(iter(three()), NEVER)
 
     assert len(passage.ended) == 3
     for outcome in outcomes(passage):
@@ -334,7 +334,7 @@ def test_each_handler_begins_in_a_fresh_context_whatever_the_one_before_did(
         for one in batch:
             processor.process(one)
     else:
-        processor.process_all(iter(batch), NEVER)
+        processor.process_many(iter(batch), NEVER)
 
     assert seen == [("fresh", 0)] * len(habits)
     assert variable.get() == "the caller's"
@@ -347,7 +347,7 @@ def test_a_context_that_a_handler_kept_is_not_used_again() -> None:
         variable.set(f"of {message.data}")
         kept.append(contextvars.copy_context())
 
-    make(keep).process_all(iter(three()), NEVER)
+    make(keep).process_many(iter(three()), NEVER)
 
     assert [one[variable] for one in kept] == ["of 0", "of 1", "of 2"]
 
@@ -361,10 +361,10 @@ def test_a_handler_may_process_deliveries_of_another_consumer() -> None:
 
     def outer(message: Message[Any]) -> None:
         variable.set("outer's")
-        make(inner).process_all(iter(three()[:2]), NEVER)
+        make(inner).process_many(iter(three()[:2]), NEVER)
         seen.append(("outer", variable.get()))
 
-    passage = make(outer).process_all(iter(three()[:2]), NEVER)
+    passage = make(outer).process_many(iter(three()[:2]), NEVER)
 
     assert passage.ended == []
     assert seen == [("inner", "fresh"), ("inner", "fresh"), ("outer", "outer's")] * 2
@@ -401,7 +401,7 @@ def test_all_at_once_decides_as_one_by_one(bodies: list[bytes], attempt: int) ->
     batch = deliveries(*bodies, attempt=attempt)
     processor = make(behave, retry=RETRY)
 
-    passage = processor.process_all(iter(batch), NEVER)
+    passage = processor.process_many(iter(batch), NEVER)
 
     singly = [(one, processor.process(one)[0]) for one in batch]
     failed = [(one, text_of(how)) for one, how in singly if how is not ACK]
@@ -454,7 +454,7 @@ def test_a_handler_runs_unwatched_in_the_context_that_it_was_lent() -> None:
         seen.append(variable.get())
         leave_a_value(message)
 
-    make(handle, hook=hook).process_all(iter(deliveries(b"1", b"3")), NEVER)
+    make(handle, hook=hook).process_many(iter(deliveries(b"1", b"3")), NEVER)
 
     assert seen == ["lent to 1", "lent to 3"]
     assert hook.named("attempting") == []
@@ -467,7 +467,7 @@ def test_a_handler_that_is_lent_no_context_is_watched_in_a_fresh_one() -> None:
         seen.append((message.data, variable.get()))
         leave_a_value(message)
 
-    passage = make(handle, hook=hook).process_all(iter(numbers(4)), NEVER)
+    passage = make(handle, hook=hook).process_many(iter(numbers(4)), NEVER)
 
     lent = {0: "fresh", 1: "lent to 1", 2: "fresh", 3: "lent to 3"}
     assert seen == list(lent.items())
@@ -481,7 +481,7 @@ def test_a_watch_without_a_trace_has_none_to_show() -> None:
     hook = Lender()
     hook.trace_id = None
 
-    passage = make(lambda _: None, hook=hook).process_all(iter(numbers(2)), NEVER)
+    passage = make(lambda _: None, hook=hook).process_many(iter(numbers(2)), NEVER)
 
     assert passage.exemplars == []
 
@@ -492,7 +492,7 @@ def test_failures_count_once_whether_they_are_watched_or_not() -> None:
 
     hook, batch = Lender(), numbers(4)
 
-    passage = make(fail, hook=hook).process_all(iter(batch), NEVER)
+    passage = make(fail, hook=hook).process_many(iter(batch), NEVER)
 
     assert [one for one, _ in passage.ended] == batch
     assert [str(how.error) for how in outcomes(passage)] == list("0123")  # type: ignore[union-attr]
@@ -516,7 +516,7 @@ def test_a_lender_that_raises_fails_no_attempt() -> None:
     handled: list[Any] = []
     processor = make(lambda m: handled.append(m.data), hook=Broken())
 
-    passage = processor.process_all(iter(numbers(2)), NEVER)
+    passage = processor.process_many(iter(numbers(2)), NEVER)
 
     assert handled == [0, 1]
     assert passage.ended == []
@@ -555,7 +555,7 @@ Way = Callable[[Processor, list[Delivery]], list[tuple[Delivery, Outcome]]]
 def together(
     processor: Processor, batch: list[Delivery]
 ) -> list[tuple[Delivery, Outcome]]:
-    return processor.process_all(iter(batch), NEVER).ended
+    return processor.process_many(iter(batch), NEVER).ended
 
 
 def singly(
@@ -625,7 +625,7 @@ def test_a_host_that_fails_after_a_handler_changes_no_outcome(way: Way) -> None:
 def test_a_host_that_fails_before_a_handler_fails_the_attempt() -> None:
     environment, handled = Caring("before"), list[int]()
 
-    passage = make(handled.append, environment).process_all(iter(three()), NEVER)
+    passage = make(handled.append, environment).process_many(iter(three()), NEVER)
 
     assert handled == []
     assert environment.log == ["before", "after"] * 3

@@ -73,5 +73,6 @@ def fill(event: str, held: Held, capacity: int) -> None:
 
 
 def wait_quiet(alias: str = "default") -> None:
-    """Wait until nothing waits, is scheduled or is in work."""
+    """Wait until nothing waits, is scheduled or is in work, and hooks know of all."""
     wait_until(lambda: get_broker(alias).stats().is_quiet, "quiet")
+    wait_until(get_broker(alias).hooks.flush, "the hooks")

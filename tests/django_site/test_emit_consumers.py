@@ -4,12 +4,14 @@ import logging
 
 import pytest
 
-from django_gomq import Message, NoConsumerError, emit
+from django_gomq import Message, NoConsumerError, emit, get_broker
 from tests.django_site.clinic.events import RecordRead
 from tests.django_site.conftest import UseSite
+from tests.django_site.waiting import wait_until
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    wait_until(get_broker().hooks.flush, "the hooks")
     return [one.getMessage() for one in caplog.records if one.name == "gomq.emit"]
 
 

@@ -43,6 +43,7 @@ def test_a_full_queue_refuses_counts_and_logs(
     assert (receipt.state, receipt.reason) == ("refused", "queue_full")
     assert isinstance(receipt.error, QueueFullError)
     assert get_broker().stats().queues["page.viewed"].refused == {"queue_full": 1}
+    wait_until(get_broker().hooks.flush, "the hooks")
     assert [one.name for one in caplog.records] == ["gomq.publish"]
 
 

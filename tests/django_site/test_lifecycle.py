@@ -9,7 +9,7 @@ from django.test import override_settings
 from django_gomq import Message, consumer, emit, get_broker, site
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import hold, listen, wait_quiet
-from tests.django_site.waiting import SECONDS
+from tests.django_site.waiting import SECONDS, wait_until
 
 BOTH: dict[str, dict[str, str]] = {"default": {}, "second": {}}
 
@@ -152,7 +152,7 @@ def test_after_the_end_nothing_starts_again(live_site: UseSite) -> None:
     receipts = [emit("page.viewed"), emit("blog.read")]
 
     assert [one.reason for one in receipts] == ["closed", "not_running"]
-    assert bus_threads() == []
+    wait_until(lambda: bus_threads() == [])
 
 
 def test_every_handler_runs_in_a_fresh_context(live_site: UseSite) -> None:

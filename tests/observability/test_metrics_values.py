@@ -13,7 +13,7 @@ from django_gomq.bus.broker import Broker
 from django_gomq.bus.delivery import DropReason, Reject, RetryLater
 from django_gomq.bus.errors import BrokerClosedError, NoConsumerError, QueueFullError
 from django_gomq.bus.fork import Process
-from django_gomq.bus.hooks import Hook, Hooks
+from django_gomq.bus.hooks import Hook
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.worker.worker import Worker
@@ -361,13 +361,14 @@ def test_the_failures_of_observers_are_counted(
     make_broker: MakeBroker, registry: CollectorRegistry
 ) -> None:
     broker = make_broker(hooks=[Broken()])
-    worker_hooks = Hooks([Broken()])
-    worker_hooks.notify(lambda hook: hook.unconsumed("default", "a"))
-    worker = Worker(hooks=worker_hooks)
+    worker = Worker(hooks=[Broken()])
+    worker.hooks.notify(lambda hook: hook.unconsumed("default", "a"))
     install(lambda: [broker], lambda: worker, registry=registry)
     for _ in range(2):
         with pytest.raises(NoConsumerError):
             broker.publish(Message(type="a"))
+    assert broker.hooks.flush(30)
+    assert worker.hooks.flush(30)
 
     page = Page(registry)
 

@@ -62,14 +62,20 @@ class DispatchLoop(Generic[T]):
         """Whether what is added will be worked on soon."""
 
     def start(self, run_soon: RunSoon | None = None) -> None:
-        """Start the thread; idempotent. Raises RuntimeError where none can start.
+        """Start the thread; idempotent.
 
-        ``run_soon`` has an idle handler thread run something, if there is one.
+        ``run_soon`` has an idle handler thread run something, if there is one. Raises
+        RuntimeError or MemoryError where no thread can be had; the next call tries
+        again.
         """
         self._run_soon = run_soon or _nobody_idle
         if not self.is_up and self._thread.ident is None:
             self.is_up = True
-            self._thread.start()
+            try:
+                self._thread.start()
+            except BaseException:
+                self.is_up = False
+                raise
 
     def stop(self) -> None:
         """Begin nothing new; blocks up to 2 x STOP_SECONDS for what is under way."""

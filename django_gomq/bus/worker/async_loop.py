@@ -89,8 +89,13 @@ class AsyncLoop:
         on_block: Callable[[str, float, str], None] = lambda *_: None,
         *,
         environment: Environment | None = None,
+        on_start: Callable[[], None] = claim_thread,
     ) -> None:
-        """``on_block`` hears of a blocked loop: by whom, for how long, where."""
+        """``on_block`` hears of a blocked loop: by whom, for how long, where.
+
+        ``on_start`` runs first on its thread.
+        """
+        self._on_start = on_start
         self._on_error = on_error
         self._environment = environment or Environment()
         self._on_block = on_block
@@ -101,17 +106,33 @@ class AsyncLoop:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._called: set[ConsumerRunner] = set()
         self._ending: asyncio.Task[None] | None = None  # the loop keeps no reference
-        self._stopped = False
+        self._stopped = self._has_ended = False
 
     def start(self) -> None:
-        """Start the loop's thread; idempotent."""
+        """Start the loop's thread if none runs; idempotent.
+
+        Raises RuntimeError, MemoryError or OSError where thread or loop cannot be had;
+        the next call tries again.
+        """
         with self._lock:
-            if self._thread is not None or self._stopped:
+            if self._stopped or self.is_alive:
                 return
-            self._loop = asyncio.new_event_loop()
-            self._thread = Thread(target=self._run, name="gomq-loop", daemon=True)
-            self._watchdog = LoopWatchdog(self._loop, self._thread)
-            self._thread.start()
+            loop = asyncio.new_event_loop()
+            thread = Thread(
+                target=self._run, args=(loop,), name="gomq-loop", daemon=True
+            )
+            try:
+                thread.start()
+            except BaseException:
+                loop.close()
+                raise
+            self._watchdog = LoopWatchdog(loop, thread)
+            self._loop, self._thread = loop, thread
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
 
     @property
     def lag(self) -> float:
@@ -136,15 +157,20 @@ class AsyncLoop:
         except RuntimeError:
             self._called.discard(runner)  # the loop has ended
 
-    def _run(self) -> None:
-        claim_thread()
-        loop = self._loop
-        assert loop is not None  # noqa: S101 - start() made it
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._on_start()
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            while not self._has_ended:  # a handler may have stopped it
+                self._run_guarded(loop)
         finally:
             loop.close()
+
+    def _run_guarded(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+        except BaseException as error:  # noqa: BLE001 - SystemExit leaves a loop, by design
+            self._on_error(error)
 
     def _pump(self, runner: ConsumerRunner) -> None:
         self._called.discard(runner)
@@ -215,7 +241,9 @@ class AsyncLoop:
             if self._stopped:
                 raise
             return runner.processor.decide(delivery, error), None  # it cancelled itself
-        except Exception as error:  # noqa: BLE001 - a bug of ours or of the environment's
+        except GeneratorExit:
+            raise  # the task is thrown away
+        except BaseException as error:  # noqa: BLE001 - a bug of ours or of the environment's
             self._on_error(error)
             return runner.processor.decide(delivery, error), None
 
@@ -245,6 +273,7 @@ class AsyncLoop:
             await asyncio.wait(tasks, timeout=limit / 2)
         farewell = loop.create_task(self._tell_host())
         await asyncio.wait([farewell], timeout=limit / 4)
+        self._has_ended = True
         loop.stop()
 
     async def _tell_host(self) -> None:

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
-from threading import Lock, Thread
+from threading import Lock
 from typing import Final
-
-import msgspec
 
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.fork import claim_thread
-from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.hooks import FLUSH_SECONDS, Hook, Hooks
+from django_gomq.bus.housekeeping import Housekeeping, send_lines_to
 from django_gomq.bus.timers import Timers
 
 from .async_loop import AsyncLoop
 from .environment import Environment
+from .pool import HandlerPool, HandlerThread
 from .ready_queue import ReadyQueue
 from .runner import ConsumerRunner
-
-
-class HandlerThread(msgspec.Struct, eq=False):
-    """The place of one handler thread, which alone writes to it."""
-
-    runner: ConsumerRunner | None = None
-    since: float = 0.0
-    reported: bool = False
-
-
-def report_overruns(handler_threads: Iterable[HandlerThread]) -> None:
-    """Tell hooks, once, of each slice that takes longer than its consumer's timeout."""
-    now = time.monotonic()
-    for handler_thread in handler_threads:
-        runner = handler_thread.runner
-        if runner is None or handler_thread.reported:
-            continue
-        consumer = runner.subscription.consumer
-        ran = now - handler_thread.since
-        if consumer.timeout is not None and ran > consumer.timeout:
-            handler_thread.reported = True
-            broker, name = runner.subscription.broker, consumer.name
-            runner.subscription.hooks.notify(
-                lambda hook: hook.overran(broker, name, ran)  # noqa: B023
-            )
-
 
 IDLE_SECONDS: Final = 5.0  # how long a thread keeps its connections with nothing to do
 
@@ -57,8 +30,9 @@ Errand = Callable[[], object]
 class Worker:
     """``threads`` handler threads serve all channels that have something to do.
 
-    A subscription is served by at most ``concurrency`` of them. Thread-safe; only
-    ``stop`` blocks.
+    A subscription is served by at most ``concurrency`` of them. A thread that died, or
+    that a handler keeps past its consumer's ``timeout``, is replaced within a second or
+    two; at most as many again as there are threads. Thread-safe; only ``stop`` blocks.
     """
 
     def __init__(
@@ -66,14 +40,19 @@ class Worker:
         threads: int = 8,
         *,
         environment: Environment | None = None,
-        hooks: Hooks | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         self.threads = threads
         self.environment = environment or Environment()
-        self.hooks = hooks or Hooks()
-        self.timers = Timers(self._report("timers"))
+        self.housekeeping = Housekeeping()
+        """Runs the observers of all brokers of this process."""
+        self.hooks = Hooks(hooks, self.housekeeping)
+        self.timers = Timers(self._report("timers"), on_start=self._claim_thread)
         self._loop = AsyncLoop(
-            self._report("loop"), self._report_block, environment=self.environment
+            self._report("loop"),
+            self._report_block,
+            environment=self.environment,
+            on_start=self._claim_thread,
         )
         self._ready: ReadyQueue[ConsumerRunner | Errand] = ReadyQueue()
         self.run_soon: Callable[[Errand], bool] = self._ready.call
@@ -83,8 +62,7 @@ class Worker:
         subscriptions is served by the same thread, without another wake-up.
         """
         self._runners: dict[Subscription, ConsumerRunner] = {}
-        self._handler_threads: list[HandlerThread] = []
-        self._pool: list[Thread] = []
+        self._pool = HandlerPool(threads, self._run)
         self._lingering: set[Subscription] = set()
         self._lock = Lock()
 
@@ -93,8 +71,8 @@ class Worker:
         subscription = runner.subscription
         with self._lock:
             self._runners[subscription] = runner
-            if subscription.consumer.is_async and self._pool:
-                self._loop.start()
+        if self._pool.is_started:
+            self._guard(self._start_loop)
         subscription.on_work = self._choose_wake(runner)
         subscription.notify_all()
 
@@ -105,42 +83,90 @@ class Worker:
         subscription.on_work = lambda: None
 
     def start(self) -> None:
-        """Start timers and handler threads; idempotent."""
+        """Start timers, handler threads and, for async handlers, the loop; idempotent.
+
+        Raises RuntimeError, MemoryError or OSError where one cannot be had; the next
+        call starts what is missing.
+        """
         with self._lock:
-            if self._pool:
+            if self._ready.closed:
                 return
             self.timers.start()
-            self.timers.every_second(partial(report_overruns, self._handler_threads))
-            self.timers.every_second(self._ready.wake)  # an errand may hang in a hook
-            self.timers.every_second(self._loop.watch)
-            for number in range(1, self.threads + 1):
-                handler_thread = HandlerThread()
-                thread = Thread(
-                    target=self._run,
-                    args=(handler_thread,),
-                    name=f"gomq-handler-{number}",
-                    daemon=True,
-                )
-                self._handler_threads.append(handler_thread)
-                self._pool.append(thread)
-                thread.start()
-            if any(subscription.consumer.is_async for subscription in self._runners):
-                self._loop.start()
-        for runner in list(self._runners.values()):
-            runner.subscription.notify_all()
+            self.timers.every_second(self._supervise)
+            self._pool.start_missing()
+        self._start_loop()
+        for subscription in list(self._runners):
+            subscription.notify_all()
+
+    def _start_loop(self) -> None:
+        if self._needs_loop:
+            self._loop.start()
+
+    @property
+    def _needs_loop(self) -> bool:
+        return any(subscription.consumer.is_async for subscription in self._runners)
+
+    def _supervise(self) -> None:
+        """Mend what stands still; once a second, on the timers' thread."""
+        for step in (
+            self._replace_hung,
+            self._pool.start_missing,
+            self._start_loop,
+            self._loop.watch,
+            self._wake_again,
+        ):
+            self._guard(step)
+
+    def _guard(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - tried again in a second
+            self._report("worker")(error)
+
+    def _replace_hung(self) -> None:
+        """Tell of each slice past its consumer's timeout, once; replace its thread."""
+        now = time.monotonic()
+        for handler_thread in self._pool.serving():
+            runner = handler_thread.runner
+            if runner is None:
+                continue
+            subscription, ran = runner.subscription, now - handler_thread.since
+            limit = subscription.consumer.timeout
+            if limit is None or ran <= limit:
+                continue
+            if not handler_thread.has_overrun:
+                handler_thread.has_overrun = True
+                _report_overrun(subscription, ran)
+            if self._pool.give_up(handler_thread):
+                _put_back_unstarted(subscription, handler_thread)
+
+    def _wake_again(self) -> None:
+        """Wake whoever has work and stands still, whatever became of the first call."""
+        self._ready.wake()  # an errand may hang in a handler
+        for subscription in list(self._runners):
+            if subscription.has_work:
+                subscription.notify()
 
     @property
     def busy(self) -> int:
         """How many handler threads are inside a slice."""
-        return sum(
-            handler_thread.runner is not None
-            for handler_thread in self._handler_threads
-        )
+        return self._pool.busy
 
     @property
     def alive(self) -> int:
-        """How many handler threads run."""
-        return sum(thread.is_alive() for thread in self._pool)
+        """How many handler threads live, those included that were replaced."""
+        return self._pool.alive
+
+    def dead_parts(self) -> list[str]:
+        """Name the threads that should run in a started worker and do not."""
+        dead = [f"handler thread {number}" for number in self._pool.dead()]
+        if not self.timers.is_alive:
+            dead.append("timers")
+        if self._needs_loop and not self._loop.is_alive:
+            dead.append("event loop")
+        if self.housekeeping.is_dead:
+            dead.append("housekeeping")
+        return dead
 
     @property
     def loop_lag(self) -> float:
@@ -195,11 +221,11 @@ class Worker:
             self._schedule(runner)
 
     def _run(self, handler_thread: HandlerThread) -> None:
-        claim_thread()
+        self._claim_thread()
         idle_from: float | None = (
             None  # None: the environment has been told, or need not be
         )
-        while not self._ready.closed:
+        while not (self._ready.closed or handler_thread.is_given_up):
             work = self._ready.next(_seconds_until(idle_from))
             if isinstance(work, ConsumerRunner):
                 self._serve(work, handler_thread)
@@ -210,6 +236,11 @@ class Worker:
                 self._tell_host_idle()
                 idle_from = None
         self._tell_host_idle()
+        self._ready.wake()  # who was given up does not come back for its turn
+
+    def _claim_thread(self) -> None:
+        claim_thread()
+        send_lines_to(self.hooks.hand_over)
 
     def _run_errand(self, errand: Errand) -> None:
         self._ready.expects_caller = True
@@ -222,7 +253,7 @@ class Worker:
 
     def _serve(self, runner: ConsumerRunner, handler_thread: HandlerThread) -> None:
         subscription = runner.subscription
-        handler_thread.since, handler_thread.reported = time.monotonic(), False
+        handler_thread.since, handler_thread.has_overrun = time.monotonic(), False
         handler_thread.runner = runner
         try:
             batch = subscription.take(runner.share())
@@ -260,12 +291,28 @@ class Worker:
             return self.alive
         deadline = time.monotonic() + timeout
         self._ready.close()
+        self._pool.close()
         self.timers.stop()
         self._loop.stop(max(0.0, deadline - time.monotonic()))
-        for thread in self._pool:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
+        self._pool.join(deadline)
+        self.housekeeping.stop(FLUSH_SECONDS)
         return self.alive
+
+
+def _report_overrun(subscription: Subscription, seconds: float) -> None:
+    broker, name = subscription.broker, subscription.consumer.name
+    subscription.hooks.notify(lambda hook: hook.overran(broker, name, seconds))
+
+
+def _put_back_unstarted(
+    subscription: Subscription, handler_thread: HandlerThread
+) -> None:
+    """Let others have what a thread took and has not started."""
+    hand = subscription.unstarted.get(handler_thread.thread.ident or 0, ())
+    left = list(hand)
+    if left:
+        subscription.put_back(left)
+        subscription.notify()
 
 
 def _seconds_until(moment: float | None) -> float:

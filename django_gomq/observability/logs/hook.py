@@ -15,33 +15,19 @@ import msgspec
 
 from django_gomq.bus.counts import OTHER
 from django_gomq.bus.delivery import DropReason, RetryAfter
-from django_gomq.bus.errors import PublishError
+from django_gomq.bus.errors import (
+    PublishError,
+    describe_error,
+    error_class_name,
+    printable,
+)
 from django_gomq.bus.hooks import Hook
+from django_gomq.bus.housekeeping import write_log
 from django_gomq.bus.message import Message
 from django_gomq.bus.stats import Remainder
 from django_gomq.bus.wire import wire_headers
 
-MAX_TEXT: Final = 500
-
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
-
-
-def printable(text: str) -> str:
-    """Return the text, cut to a length, with escapes for what would break a line."""
-    if len(text) > MAX_TEXT:
-        text = f"{text[:MAX_TEXT]}..."
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
-def error_text(error: BaseException) -> str:
-    """Return class and text of an error; an error that cannot say it is no error."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - whatever a class of a handler's author does
-        text = "(its text cannot be read)"
-    return printable(
-        f"{type(error).__name__}: {text}" if text else type(error).__name__
-    )
 
 
 def about(message: Message[Any], attempt: int) -> dict[str, object]:
@@ -52,7 +38,7 @@ def about(message: Message[Any], attempt: int) -> dict[str, object]:
     }
     found = _TRACEPARENT.fullmatch(wire_headers(message).get("traceparent", ""))
     if found:
-        fields["trace_id"] = found[1]
+        fields["gomq_trace_id"] = fields["trace_id"] = found[1]
     return fields
 
 
@@ -164,7 +150,7 @@ class LogHook(Hook):
         subject = Subject("refused", broker, printable(event), "", error.code)
         count = self._limiter.admit(subject)
         if count:
-            args = broker, count, subject.event, error_text(error)
+            args = broker, count, subject.event, describe_error(error)
             _log(WARNING, REFUSED, args, subject, count)
 
     def dropped(
@@ -198,11 +184,11 @@ class LogHook(Hook):
             subject = Subject("postponed", broker, event, consumer)
             _log(DEBUG, POSTPONED, (consumer, event, delay), subject, 1)
             return
-        kind = printable(type(error).__name__)
+        kind = error_class_name(error)
         subject = Subject("retrying", broker, event, consumer, kind)
         count = self._limiter.admit(subject)
         if count:
-            text = error_text(error)
+            text = describe_error(error)
             args = consumer, attempt, event, delay, count, text
             fields = {**about(message, attempt), "gomq_error": text}
             _log(WARNING, RETRYING, args, subject, count, fields)
@@ -216,13 +202,13 @@ class LogHook(Hook):
         error: BaseException,
     ) -> None:
         """Log an error with its traceback, within the limit; the others for DEBUG."""
-        kind = printable(type(error).__name__)
+        kind = error_class_name(error)
         subject = Subject("dead_lettered", broker, message.type, consumer, kind)
         count = self._limiter.admit(subject)
         if not count and not consumer_logger.isEnabledFor(DEBUG):
             return
         fields = about(message, attempt)
-        fields["gomq_error"] = text = error_text(error)
+        fields["gomq_error"] = text = describe_error(error)
         told = count or 1
         args = consumer, message.type, attempt, fields["gomq_message_id"], told, text
         level, traced = (ERROR, error) if count else (DEBUG, None)
@@ -248,22 +234,22 @@ class LogHook(Hook):
         self, broker: str, consumer: str, size: int, error: BaseException
     ) -> None:
         """Warn, within the limit; each member that fails alone is told by itself."""
-        kind = printable(type(error).__name__)
+        kind = error_class_name(error)
         subject = Subject("batch_failed", broker, "", consumer, kind)
         count = self._limiter.admit(subject)
         if count:
-            text = error_text(error)
+            text = describe_error(error)
             args = consumer, size, count, text
             fields: dict[str, object] = {"gomq_size": size, "gomq_error": text}
             _log(WARNING, BATCH_FAILED, args, subject, count, fields)
 
     def failed(self, part: str, error: BaseException) -> None:
         """Log an error with its traceback, within the limit."""
-        kind = printable(type(error).__name__)
+        kind = error_class_name(error)
         subject = Subject("failed", "", "", "", f"{part}: {kind}")
         count = self._limiter.admit(subject)
         if count:
-            text = error_text(error)
+            text = describe_error(error)
             fields: dict[str, object] = {"gomq_part": part, "gomq_error": text}
             _log(ERROR, FAILED, (part, count, text), subject, count, fields, error)
 
@@ -280,18 +266,21 @@ class LogHook(Hook):
             "gomq_in_flight": remainder.in_flight,
         }
         if remainder.is_clean:
-            bus_logger.debug(CLEAN, broker, remainder.seconds, extra=fields)
+            seconds = remainder.seconds
+            write_log(bus_logger, DEBUG, CLEAN, broker, seconds, fields=fields)
             return
         left = sum(remainder.dropped.values())
         by_type = ", ".join(f"{name}: {n}" for name, n in remainder.dropped.items())
-        bus_logger.warning(
+        write_log(
+            bus_logger,
+            WARNING,
             LEFT,
             broker,
             remainder.seconds,
             left,
             remainder.in_flight,
             by_type or "no message",
-            extra={**fields, "gomq_count": left},
+            fields={**fields, "gomq_count": left},
         )
 
 
@@ -305,18 +294,13 @@ def _log(
     error: BaseException | None = None,
 ) -> None:
     logger: Logger = _LOGGERS.get(subject.kind, consumer_logger)
-    logger.log(
-        level,
-        text,
-        *args,
-        exc_info=error,
-        extra={
-            "gomq_kind": subject.kind,
-            "gomq_broker": subject.broker,
-            "gomq_event": subject.event,
-            "gomq_consumer": subject.consumer,
-            "gomq_reason": subject.reason,
-            "gomq_count": count,
-            **(fields or {}),
-        },
-    )
+    about_subject: dict[str, object] = {
+        "gomq_kind": subject.kind,
+        "gomq_broker": subject.broker,
+        "gomq_event": subject.event,
+        "gomq_consumer": subject.consumer,
+        "gomq_reason": subject.reason,
+        "gomq_count": count,
+        **(fields or {}),
+    }
+    write_log(logger, level, text, *args, fields=about_subject, error=error)

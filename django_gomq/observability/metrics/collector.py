@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
+from typing import Final
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -15,6 +17,7 @@ from prometheus_client.registry import Collector
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.fork import current
 from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.housekeeping import write_log
 from django_gomq.bus.stats import BrokerStats
 from django_gomq.bus.worker.worker import Worker
 
@@ -22,6 +25,10 @@ from .broker_metrics import Families, add_broker
 from .catalogue import Catalogue
 
 logger = logging.getLogger("gomq.metrics")
+
+_HOUSEKEEPING: Final = "Housekeeping"
+"""The kind of what observers were to hear and did not."""
+_FAILED: Final = "%s; further errors are only counted"
 
 
 class Failures:
@@ -40,7 +47,8 @@ class Failures:
         self.counts[kind] += 1
         if text not in self._told:
             self._told.add(text)
-            logger.exception("%s; further errors are only counted", text)  # noqa: LOG004 - every caller handles one
+            error = sys.exc_info()[1]
+            write_log(logger, logging.ERROR, _FAILED, text, error=error)
 
     def forget(self) -> None:
         """Start from 0 again, as in a forked child."""
@@ -127,6 +135,11 @@ class BusCollector(Collector):
 
     def _add_telemetry_errors(self, out: Catalogue, watched: Sequence[Hooks]) -> None:
         errors = Counter(self.failures.counts)
+        errors[_HOUSEKEEPING] += sum(
+            housekeeping.errors
+            for housekeeping in {hooks.housekeeping for hooks in watched}
+            if housekeeping is not None
+        )
         for hooks in {id(hooks): hooks for hooks in watched}.values():
             errors.update(hooks.errors)
         for kind, count in errors.items():

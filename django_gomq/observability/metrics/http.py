@@ -192,8 +192,8 @@ class PortServer:
         )
         try:
             thread.start()
-        except RuntimeError:  # the interpreter ends: nobody will scrape this any more
-            listener.close()
+        except (RuntimeError, MemoryError):
+            listener.fail()  # there are no threads now
 
     def _run(self, listener: _Listener) -> None:
         try:

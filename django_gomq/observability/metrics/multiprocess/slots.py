@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from django_gomq.bus.fork import Process, current
+from django_gomq.bus.housekeeping import write_log
 from django_gomq.observability.metrics.catalogue import PREFIX
 
 from .files import ListedFile, Listing, Torn, lock_path, look, read_numbers
@@ -140,12 +141,14 @@ def _reap(number: int, files: Sequence[ListedFile]) -> None:
             left.update(_messages_in(file.path))
     if left:
         names = [f"{name}: about {count}" for name, count in left.most_common(_NAMED)]
-        logger.warning(
+        write_log(
+            logger,
+            logging.WARNING,
             "A process ended without a stop and took about %d messages along (as of "
             "its last numbers, up to a second before): %s",
             left.total(),
             ", ".join([*names, "..."] if len(left) > _NAMED else names),
-            extra={"gomq_slot": number, "gomq_left": dict(left)},
+            fields={"gomq_slot": number, "gomq_left": dict(left)},
         )
     _remove(files)
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from prometheus_client.mmap_dict import mmap_key
 
+from django_gomq.bus.housekeeping import write_log
 from django_gomq.observability.metrics.catalogue import About, Catalogue, Kind, Mode
 
 from .files import NumberFile, Torn, number_path
@@ -196,10 +197,13 @@ def _parts(buckets: Sequence[Sequence[Any]], sum_value: float) -> list[float]:
     return numbers
 
 
+_TORN: Final = "%s is no file of numbers and is made anew: %s"
+
+
 def _open(path: str) -> NumberFile:
     try:
         return NumberFile(path)
     except Torn as error:
-        logger.warning("%s is no file of numbers and is made anew: %s", path, error)
+        write_log(logger, logging.WARNING, _TORN, path, error)
         os.unlink(path)  # noqa: PTH108 - a text, as everywhere here
         return NumberFile(path)
