@@ -326,7 +326,7 @@ class BrokerRuntime:
         self._retire_worker()
         for subscription in self._subscriptions.values():
             give_up = partial(self._step, self._give_up, subscription)
-            subscription.on_late_retry = give_up  # of a handler that outlives the stop
+            subscription.on_late = give_up  # of a thread that outlives the stop
             give_up()
         unsettled = self._batcher.stop(STOP_SECONDS) if self._batcher else 0
         return unsettled + (self._step(self.backend.close, STOP_SECONDS) or 0)

@@ -85,8 +85,8 @@ class Subscription:
         """Set by the worker: called when there may be work."""
         self.on_wanted: Callable[[], object] | None = None
         """Set by a reader that waits: called, once, when it may fetch again."""
-        self.on_late_retry: Callable[[], object] | None = None
-        """Set by a stop: called after a retry that comes too late to be waited for."""
+        self.on_late: Callable[[], object] | None = None
+        """Set by a stop: called after a delivery has come in, or back, too late."""
         self.paused = False
         self.draining = False
         """Nothing lingers any more: the broker drains."""
@@ -131,6 +131,7 @@ class Subscription:
             self.channel.put_permitted(chunk, priority)
         if room:
             self.notify()
+            self._note_late()
         return deliveries[room:]
 
     def reserve(self, wanted: int) -> int:
@@ -248,6 +249,10 @@ class Subscription:
 
     def put_back(self, deliveries: list[Delivery]) -> None:
         """Return deliveries that were taken and not started, to be the next."""
+        self._put_back(deliveries)
+        self._note_late()
+
+    def _put_back(self, deliveries: list[Delivery]) -> None:
         if self.keys is not None:
             self.keys.put_back(deliveries)
         else:
@@ -269,8 +274,7 @@ class Subscription:
     def retry(self, delivery: Delivery, seconds: float) -> None:
         """Have a delivery come again here after that time; it keeps permit and key."""
         self.retries.put(delivery, seconds)
-        if self.on_late_retry is not None:
-            self.on_late_retry()
+        self._note_late()
 
     def _come_again(self, delivery: Delivery) -> None:
         if self.keys is not None:
@@ -278,6 +282,11 @@ class Subscription:
         else:
             self.channel.put_again(delivery, delivery.message.priority)
         self.notify()
+        self._note_late()
+
+    def _note_late(self) -> None:
+        if self.on_late is not None:
+            self.on_late()
 
     def finish(self, deliveries: Iterable[Delivery], count: int) -> None:
         """Give back the permits, and the keys, of deliveries that are settled."""
@@ -301,7 +310,7 @@ class Subscription:
         What a thread took and did not start goes back to be found here, or started.
         """
         for iterator in list(self.unstarted.values()):
-            self.put_back(list(iterator))
+            self._put_back(list(iterator))
         # In this order: a key that is freed admits only what nobody wants.
         taken = self.channel.take_where(is_wanted)
         if self.keys is not None:
@@ -314,12 +323,7 @@ class Subscription:
 
     def take_all(self) -> list[Delivery]:
         """Remove and return everything that was not started; for a stop."""
-        unstarted = [
-            delivery
-            for iterator in list(self.unstarted.values())
-            for delivery in iterator
-        ]
-        return unstarted + self.take_where(lambda _: True)
+        return self.take_where(lambda _: True)
 
     def withdraw(self, is_lost: Callable[[Delivery], bool]) -> list[Delivery]:
         """Forget what waits and was given to somebody else; return it."""
