@@ -347,3 +347,24 @@ def test_while_every_handler_thread_is_busy_messages_are_still_dispatched(
     assert offers[1:] == ["gomq-memory-dispatcher"] * 2
     go_on.set()
     wait_until_settled(broker)
+
+
+def test_a_start_that_fails_leaves_it_down_and_may_be_tried_again(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loop = DispatchLoop(OWN, book.note, on_error=print)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            loop.start()
+    was_up = loop.is_up
+
+    loop.start()
+    loop.add(1)
+
+    wait_until(lambda: book.items == [1])
+    assert (was_up, loop.is_up) == (False, True)
+    loop.stop()
