@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
+from operator import attrgetter
 from threading import Lock
 from typing import Any, Final
 
@@ -70,7 +71,8 @@ class DeadLetterRing:
         """Return them, oldest first, from the one behind that id."""
         with self._lock:
             found = [letter for letter in self._letters.values() if letter.id > after]
-        return found[:limit]
+        # One that could not be replayed was put back behind later ones.
+        return sorted(found, key=attrgetter("id"))[:limit]
 
     def take(self, ids: Sequence[str]) -> Sequence[DeadLetter]:
         """Remove and return those of these that are still kept."""

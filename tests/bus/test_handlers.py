@@ -173,21 +173,6 @@ def test_a_body_that_cannot_be_decoded_dies_alone(broker: Broker, kind: Make) ->
     assert stats.dead_lettered == 3
 
 
-def test_dead_letters_are_a_bounded_ring(make_broker: MakeBroker) -> None:
-    broker = make_broker(dead_letters=2)
-
-    def fail(message: Message[Any]) -> None:
-        raise ValueError
-
-    broker.consume("a.b", fail, name="c")
-    for number in range(4):
-        broker.publish(Message("a.b", b"%d" % number))
-    wait_until_settled(broker)
-
-    assert [one.message.body for one in broker.dead_letters()] == [b"2", b"3"]
-    assert broker.stats().consumers["c"].dead_lettered == 4
-
-
 @kinds
 def test_each_delivery_has_a_context_and_data_of_its_own(
     broker: Broker, kind: Make
