@@ -139,11 +139,18 @@ class Broker:
         return consumer
 
     def add(self, consumer: Consumer) -> None:
-        """Run this consumer too. Raises ConfigurationError if its name is taken."""
+        """Run this consumer too.
+
+        Raises ConfigurationError if its name is taken, or the backend cannot run it.
+        """
         with current().lock:
             self._add(consumer)
             if self._runtime is not None and consumer.enabled:
-                self._runtime.subscribe(consumer)
+                try:
+                    self._runtime.subscribe(consumer)
+                except ConfigurationError:
+                    del self._consumers[consumer.name]  # so that it can be corrected
+                    raise
 
     def _add(self, consumer: Consumer) -> None:
         if consumer.name in self._consumers:

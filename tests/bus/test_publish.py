@@ -6,7 +6,9 @@ import threading
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.errors import (
     BrokerClosedError,
@@ -381,6 +383,24 @@ def test_a_name_can_be_taken_once(broker: Broker) -> None:
 
     with pytest.raises(ConfigurationError, match="has a consumer 'c' already"):
         broker.consume("a.b", print, name="c")
+
+
+def test_a_consumer_that_its_backend_cannot_run_may_be_corrected() -> None:
+    class Unordered(MemoryBackend):
+        def __init__(self) -> None:
+            super().__init__()
+            self.capabilities = structs.replace(self.capabilities, ordered_by_key=False)
+
+    broker = Broker(Unordered)
+    broker.start()
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="no order by key"):
+            broker.consume("a.b", print, name="c", ordered_by_key=True)
+
+    broker.consume("a.b", lambda _: None, name="c")
+
+    broker.publish(Message("a.b"))
+    assert broker.close().is_clean
 
 
 def test_a_disabled_consumer_gets_nothing(broker: Broker) -> None:
