@@ -144,6 +144,25 @@ def test_deliveries_without_a_key_can_be_taken_away() -> None:
     assert gate.take(9) == [other]
 
 
+def test_a_key_is_busy_from_its_first_delivery_until_its_last_one_ended() -> None:
+    gate, (first, second, _) = gate_of("a", "a", None)
+    before = gate.busy()
+    gate.take(9)
+    in_work = gate.busy()
+
+    gate.finish(first)
+    gate.put_back(gate.take(9))  # not started
+    waiting = gate.busy()
+    gate.take(9)
+    gate.admit_again(second)
+    retried = gate.busy()
+    gate.take(9)
+    gate.finish(second)
+
+    assert before == gate.busy() == frozenset()
+    assert in_work == waiting == retried == {"a"}
+
+
 def test_the_oldest_of_each_kind_can_be_seen() -> None:
     gate, (_, a2, _, b) = gate_of("a", "a", "a", "b")
     gate.take(9)

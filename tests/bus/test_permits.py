@@ -166,6 +166,34 @@ def test_growing_again_pays_the_debt_of_a_shrink(kind: type[Buffer]) -> None:
     assert [buffer.put(4), buffer.put(5)] == [True, False]
 
 
+def test_a_permit_that_is_forced_comes_out_of_the_room_while_there_is_any(
+    kind: type[Buffer],
+) -> None:
+    buffer = kind(2)
+
+    buffer.force_permit()
+
+    assert (buffer.held, buffer.room) == (1, 1)
+    buffer.release(1)
+    assert (buffer.held, buffer.room) == (0, 2)
+
+
+def test_a_permit_that_is_forced_above_the_capacity_is_paid_by_a_release(
+    kind: type[Buffer],
+) -> None:
+    buffer = kind(1)
+    buffer.put("a")
+    buffer.take(1)
+
+    buffer.force_permit()
+
+    assert (buffer.held, buffer.capacity, buffer.room) == (2, 1, 0)
+    buffer.release(1)
+    assert (buffer.held, buffer.put("b")) == (1, False)
+    buffer.release(1)
+    assert (buffer.held, buffer.put("c")) == (0, True)
+
+
 def test_a_closed_buffer_refuses_and_can_be_emptied(kind: type[Buffer]) -> None:
     buffer = kind(2)
     buffer.put("a")
