@@ -39,12 +39,13 @@ from tests.bus.waiting import (
     wait_until_settled,
 )
 
-USUAL: Final = 20_000
+USUAL: Final = 10_000
 MANY: Final = int(os.environ.get("GOMQ_FUZZ_MESSAGES", "1_000_000"))
 TIMEOUT: Final = 240 + MANY / 1000  # seconds, on the slowest machine there is
 PUBLISHERS: Final = 4
 SOON: Final = Retry(attempts=3, min_delay=0, max_delay=0.001)
 TYPES: Final = ("load.one", "load.two")
+INTERLEAVED: Final = functools.partial(interleaved, *HOT, chance=0.001)
 
 
 class Load:
@@ -252,9 +253,10 @@ class Load:
     ("count", "how"),
     [
         pytest.param(USUAL, nullcontext, id="much"),
-        pytest.param(USUAL // 10, fast_switching, id="fast switching"),
+        pytest.param(1000, fast_switching, id="fast switching"),
+        pytest.param(1000, INTERLEAVED, id="interleaved"),
         pytest.param(
-            4000, functools.partial(interleaved, *HOT, chance=0.001), id="interleaved"
+            20_000, INTERLEAVED, id="long, interleaved", marks=pytest.mark.slow
         ),
         pytest.param(
             MANY,

@@ -149,7 +149,7 @@ def test_racing_publishers_of_many_get_exact_answers(
     refused = [0] * 4
 
     def publish(number: int) -> None:
-        for step in range(60):
+        for step in range(20):
             messages = [
                 Message[Any](
                     "a.b" if index < 15 else "a.c",
