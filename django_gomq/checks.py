@@ -125,6 +125,30 @@ def _neighbours(one: Consumer, consumers: Sequence[Consumer]) -> list[Consumer]:
 
 
 @register("gomq")
+def check_concurrency(**options: Any) -> list[CheckMessage]:
+    """Warn where one consumer may keep all handler threads from the others."""
+    threads = brokers.site.config.threads if brokers.site is not None else 0
+    consumers = [
+        consumer
+        for consumer in _consumers()
+        if consumer.enabled and not consumer.is_async
+    ]
+    return [
+        Warning(
+            f"Consumer {consumer.name!r} may keep {consumer.concurrency} handler "
+            f"threads at work, and there are {threads} for all consumers: where its "
+            "handler is slow or hangs, the others stand still.",
+            hint=f"Raise GOMQ['THREADS'] above {consumer.concurrency}, or lower its "
+            "concurrency; a timeout has hung threads replaced.",
+            id="gomq.W007",
+            obj=consumer.name,
+        )
+        for consumer in consumers
+        if len(consumers) > 1 and consumer.concurrency >= threads
+    ]
+
+
+@register("gomq")
 def check_workers(**options: Any) -> list[CheckMessage]:
     """Warn where a scrape would show one of several worker processes."""
     site, workers = brokers.site, _gunicorn().workers or 1

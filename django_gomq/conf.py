@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
+from django.utils.module_loading import import_string
 
 from django_gomq.bus.consumer import OPTIONS
 from django_gomq.bus.counts import HANDLER_BUCKETS, WAIT_BUCKETS
-from django_gomq.bus.errors import ConfigurationError
+from django_gomq.bus.errors import ConfigurationError, describe_error
+from django_gomq.bus.hooks import Hook
 from django_gomq.bus.message import validate_type
 from django_gomq.bus.patterns import Pattern
 
@@ -100,6 +102,10 @@ def _check_consumers(value: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 _EVENTS_HINT: Final = "Name event types such as 'page.viewed'."
+_HOOKS_HINT: Final = (
+    "Name subclasses of django_gomq.bus.hooks.Hook, or functions without arguments "
+    "that return one, such as 'clinic.hooks.ReportDeadLetters'."
+)
 _ROUTES_HINT: Final = "Name event types, or patterns such as 'billing.*' and '*'."
 
 
@@ -109,6 +115,20 @@ def _check_events(value: list[str]) -> Iterator[Problem]:
             validate_type(name)
         except ConfigurationError as error:
             yield Problem("gomq.E002", f"GOMQ['EVENTS']: {error}", _EVENTS_HINT)
+
+
+def _check_hooks(value: Sequence[str]) -> Iterator[Problem]:
+    for path in value:
+        try:
+            found = import_string(path)
+        except Exception as error:  # noqa: BLE001 - a module may raise anything
+            text = f"{path!r} cannot be imported: {describe_error(error)}"
+            yield Problem("gomq.E002", f"GOMQ['HOOKS']: {text}.", _HOOKS_HINT)
+            continue
+        is_class = isinstance(found, type)
+        if not (issubclass(found, Hook) if is_class else callable(found)):
+            text = f"{path!r} is no Hook"
+            yield Problem("gomq.E002", f"GOMQ['HOOKS']: {text}.", _HOOKS_HINT)
 
 
 def _check_metrics(value: Mapping[str, Any]) -> Iterator[Problem]:
@@ -216,6 +236,7 @@ _RULES: Final[_Rules] = {
     "FLUSH_TIMEOUT": _SECONDS,
     "MAX_BODY_BYTES": (_is_count, "a whole number from 1"),
     "SOURCE": (_is_text, "who this site is, as a text"),
+    "HOOKS": _NAMES,
     "METRICS": _DICT,
     "TRACING": _DICT,
     "DEAD_LETTERS": _DICT,
@@ -245,6 +266,7 @@ _DETAILS: Final[Mapping[str, Any]] = {
     "BROKERS": _check_brokers,
     "CONSUMERS": _check_consumers,
     "EVENTS": _check_events,
+    "HOOKS": _check_hooks,
     "METRICS": _check_metrics,
     "TRACING": lambda value: _check_keys("GOMQ['TRACING']", value, _TRACING_RULES),
     "DEAD_LETTERS": lambda value: _check_keys(
@@ -321,6 +343,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 262_144
     source: str = ""
     """Who this site is on the wire; empty: the name of the project."""
+    hooks: tuple[str, ...] = ()
+    """Dotted paths of the site's own hooks, or of functions that make them."""
     metrics: MetricsConfig = msgspec.field(default_factory=MetricsConfig)
     tracing: TracingConfig = msgspec.field(default_factory=TracingConfig)
     dead_letters: Mapping[str, Any] = msgspec.field(default_factory=dict)
@@ -338,7 +362,7 @@ def load(raw: Mapping[str, Any] | None) -> Config:
 
 def _read(raw: Mapping[str, Any]) -> Config:
     values = {key.lower(): value for key, value in raw.items()}
-    for key in ("events", "autodiscover", "autodiscover_exclude"):
+    for key in ("events", "hooks", "autodiscover", "autodiscover_exclude"):
         if key in values:
             values[key] = tuple(values[key])
     if "brokers" in values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.event import event_classes
 from django_gomq.bus.fork import Process, current
 from django_gomq.bus.hooks import Hook
+from django_gomq.bus.housekeeping import write_log
 from django_gomq.bus.patterns import Pattern
 from django_gomq.bus.registry import Registry, registry
 from django_gomq.bus.stats import Remainder
@@ -32,6 +34,10 @@ from django_gomq.emitters import Emitters, Routes, adapt
 from django_gomq.process_role import drain_timeout, runs_here
 from django_gomq.shutdown import ShutdownCoordinator
 from django_gomq.testing import modes
+
+logger = logging.getLogger("gomq.hooks")
+
+_NO_HOOK: Final = "GOMQ['HOOKS']: %s could not be made; the bus goes on without it"
 
 
 class Site:
@@ -125,7 +131,7 @@ class Site:
         if self._is_traced():
             make = load("django_gomq.observability.tracing.TracingHook")
             hooks.append(make(consumer=self.config.tracing.consumer))
-        return hooks
+        return hooks + [hook for path in self.config.hooks for hook in _make_hook(path)]
 
     def _is_traced(self) -> bool:
         enabled = self.config.tracing.enabled
@@ -211,6 +217,20 @@ def _try_options(alias: str, make_backend: functools.partial[Backend]) -> Backen
         raise ConfigurationError(
             f"GOMQ['BROKERS'][{alias!r}]['OPTIONS']: {error}", broker=alias
         ) from error
+
+
+def _make_hook(path: str) -> Sequence[Hook]:
+    """Make one of the site's own hooks, or say why not: it is no reason to refuse."""
+    try:
+        hook = import_string(path)()
+        if isinstance(hook, Hook):
+            return [hook]
+        problem: Exception = TypeError(f"it made {hook!r:.200}, which is no Hook")
+    except Exception as error:  # noqa: BLE001 - a hook's bug
+        problem = error
+    fields = {"gomq_hook": path}
+    write_log(logger, logging.ERROR, _NO_HOOK, path, fields=fields, error=problem)
+    return []
 
 
 class Brokers(Mapping[str, Broker]):

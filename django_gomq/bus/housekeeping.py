@@ -98,7 +98,7 @@ class Housekeeping:
         has_run = self.flush(timeout)
         self._release_token()
         thread = self._thread
-        if has_run and thread is not None and thread is not current_thread():
+        if has_run and thread is not None and thread.is_alive():
             thread.join(timeout)
         return has_run
 
@@ -134,21 +134,23 @@ class Housekeeping:
             pass  # another caller was faster
 
     def _start(self) -> bool:
-        if not may_start():
-            return False
-        if not self._starting.acquire(blocking=False):
-            return True  # somebody else is about to
-        try:
-            if not self._has_thread:
-                self._thread = Thread(
-                    target=self._run, name="gomq-housekeeping", daemon=True
-                )
-                self._thread.start()
-            return True
-        except (RuntimeError, MemoryError, OSError):
-            return False  # the next call tries again
-        finally:
-            self._starting.release()
+        while may_start():
+            if not self._starting.acquire(blocking=False):
+                return True  # somebody else is about to
+            try:
+                if not self._has_thread:
+                    self._thread = Thread(
+                        target=self._run, name="gomq-housekeeping", daemon=True
+                    )
+                    self._thread.start()
+            except (RuntimeError, MemoryError, OSError):
+                return False  # the next call tries again
+            finally:
+                self._starting.release()
+            # After a stop it may have ended again, while others relied on us.
+            if self._has_thread or not self._calls:
+                return True
+        return False
 
     def _run(self) -> None:
         claim_thread()

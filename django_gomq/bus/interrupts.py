@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from threading import Lock, Thread, current_thread, main_thread
 
@@ -30,11 +31,13 @@ def run_shielded(call: Callable[[], object]) -> None:
         finally:
             ended.release()
 
+    before = sys.exc_info()[1]
     try:
         Thread(target=run, name="gomq-whole", daemon=True).start()
     except (RuntimeError, MemoryError) as error:
-        if error.__context__ is not None:  # a signal handler's has broken the start
-            raise error.__context__ from None
+        context = error.__context__
+        if context is not None and context is not before:
+            raise context from None  # a signal handler's has broken the start
         call()  # there are no threads, or the interpreter is ending and starts none
         return
     ended.acquire()

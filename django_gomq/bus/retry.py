@@ -60,9 +60,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
     def delay_after(self, attempt: int, error: BaseException) -> float | None:
         """Return the seconds until the next attempt, or None to give up."""
-        if attempt >= self.attempts or isinstance(error, self.give_up_on):
+        kind = type(error)  # as ``except`` does; isinstance asks what a class may hide
+        if attempt >= self.attempts or issubclass(kind, self.give_up_on):
             return None
-        if not isinstance(error, self.retry_on):
+        if not issubclass(kind, self.retry_on):
             return None
         try:
             grown = self.min_delay * float(self.factor) ** (attempt - 1)

@@ -7,7 +7,7 @@ import inspect
 import time
 from collections.abc import Iterator, Sequence
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -266,7 +266,7 @@ class Processor:
         error = self._call_batch(deliveries)
         if error is None:
             return [ACK] * len(deliveries)
-        if len(deliveries) == 1 or isinstance(error, BatchFailed | RetryLater):
+        if len(deliveries) == 1 or issubclass(type(error), BatchFailed | RetryLater):
             return self._outcomes_of(deliveries, error)
         self._hooks.notify(
             lambda hook: hook.batch_failed(
@@ -307,8 +307,8 @@ class Processor:
     def _outcomes_of(
         self, deliveries: Sequence[Delivery], error: BaseException
     ) -> list[Outcome]:
-        if isinstance(error, BatchFailed):
-            return self._blame(deliveries, error)
+        if issubclass(type(error), BatchFailed):
+            return self._blame(deliveries, cast("BatchFailed", error))
         return [self.decide(delivery, error) for delivery in deliveries]
 
     def _blame(
@@ -341,9 +341,10 @@ class Processor:
     def _choose_outcome(
         self, delivery: Delivery, error: BaseException, verdict: Verdict
     ) -> Outcome:
-        if isinstance(error, RetryLater):
-            return RetryAfter(error.seconds, None)
-        if isinstance(error, Reject | DecodeError):
+        kind = type(error)  # which no class can hide, as it may what isinstance asks
+        if issubclass(kind, RetryLater):
+            return RetryAfter(cast("RetryLater", error).seconds, None)
+        if issubclass(kind, Reject | DecodeError):
             return DeadLettered(error, Verdict.REJECTED)
         delay = self._consumer.retry.delay_after(delivery.attempt, error)
         if delay is None:
