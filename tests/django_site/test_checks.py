@@ -9,7 +9,7 @@ import pytest
 from django.core.checks import CheckMessage, run_checks
 from pytest_django import Settings
 
-from django_gomq import Event
+from django_gomq import Event, consumer
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import listen
 
@@ -187,3 +187,26 @@ def test_before_the_setup_checks_have_nothing_to_say(
     messages = run_checks(tags=["gomq", "security"], include_deployment_checks=True)
 
     assert [one for one in messages if (one.id or "").startswith("gomq.")] == []
+
+
+def test_w007_warns_of_a_consumer_that_may_keep_all_threads(use_site: UseSite) -> None:
+    async def warm(message: object) -> None: ...
+
+    consumer("page.viewed", name="warms", concurrency=50)(warm)
+    listen("page.viewed", name="greedy", concurrency=4)
+    listen("page.viewed", name="modest", concurrency=3)
+    listen("page.viewed", name="off", concurrency=9, enabled=False)
+    use_site(THREADS=4)
+
+    warnings = found("gomq.W007")
+
+    assert [warning.obj for warning in warnings] == ["greedy"]
+    assert "'greedy' may keep 4 handler threads" in warnings[0].msg
+    assert "THREADS'] above 4" in str(warnings[0].hint)
+
+
+def test_w007_has_nothing_to_say_of_a_consumer_that_is_alone(use_site: UseSite) -> None:
+    listen("page.viewed", concurrency=8)
+    use_site(THREADS=8)
+
+    assert found("gomq.W007") == []

@@ -8,10 +8,10 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.test import AsyncClient, Client, RequestFactory
 
-from django_gomq import emit, get_broker, views
+from django_gomq import consumer, emit, get_broker, views
 from django_gomq.site import brokers
 from tests.django_site.conftest import UseSite
-from tests.django_site.handlers import fill, hold, listen
+from tests.django_site.handlers import fill, hold, listen, wait_quiet
 from tests.django_site.waiting import wait_until
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -211,6 +211,37 @@ def test_a_dead_handler_thread_is_told(live_site: UseSite) -> None:
     dead = [f"handler thread {number}" for number in range(1, 9)] + ["timers"]
     assert response.status_code == 503
     assert response.json() == {"alive": False, "dead": dead}
+
+
+@pytest.mark.parametrize(
+    ("part", "answer", "told"),
+    [
+        ("bus.timers.Timers.is_alive", False, ["timers"]),
+        ("bus.worker.async_loop.AsyncLoop.is_alive", False, ["event loop"]),
+        ("bus.worker.pool.HandlerPool.dead", lambda _: [2], ["handler thread 2"]),
+        ("bus.housekeeping.Housekeeping.is_dead", True, ["housekeeping"]),
+    ],
+)
+def test_each_part_that_should_run_and_does_not_is_told(
+    live_site: UseSite,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    answer: Any,
+    told: list[str],
+) -> None:
+    async def handle(message: object) -> None: ...
+
+    consumer("page.viewed", name="async")(handle)
+    live_site()
+    emit("page.viewed")
+    wait_quiet()
+    healthy = Client().get("/gomq/livez")
+    monkeypatch.setattr(f"django_gomq.{part}", answer)
+
+    response = Client().get("/gomq/livez")
+
+    assert healthy.json() == {"alive": True, "dead": []}
+    assert (response.status_code, response.json()["dead"]) == (503, told)
 
 
 def test_a_dead_reader_is_told(
