@@ -155,7 +155,8 @@ class Inbox(Protocol):
         """Forget what was given to somebody else; return what is still in a handler.
 
         What waits goes at once; what is in a handler is waited for, up to ``timeout``
-        seconds.
+        seconds. Inside ``fetch`` that holds up the reader, which keeps the leases:
+        there a backend with leases waits briefly, and withdraws again at the next call.
         """
 
     def quarantine(
@@ -247,6 +248,8 @@ class Backend(ABC):
     def fetch(self, wants: Sequence[Want]) -> Sequence[Fetched]:
         """Take what is ready, up to the room of each consumer; do not wait for it.
 
+        Called about once a second with no wants, too, while nothing is wanted: a client
+        that must be served, as it could be asked to give partitions up, is served then.
         A backend whose server pushes calls ``context.inbox.accept`` instead.
         """
         return ()

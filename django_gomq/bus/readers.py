@@ -20,6 +20,7 @@ from .worker.settler import Settler
 MAX_DELIVERIES: Final = 20
 """What was handed out so often and never settled is a dead letter."""
 MAX_WAIT: Final = 0.5  # seconds: a stop waits for no longer than that
+SERVE_SECONDS: Final = 1.0  # how often a client is served that has nothing to fetch
 STATE_SECONDS: Final = 2.0  # how often the desired state is compared with what is
 STATS_SECONDS: Final = 10.0  # how often a server is asked what waits there
 FIRST_BACKOFF: Final = 0.05  # seconds, after a server could not be reached
@@ -115,6 +116,7 @@ class PullReader(Reader):
         lease = backend.capabilities.lease
         self._extending = None if lease is None else _Every(lease / 3)
         self._comparing, self._counting = _Every(STATE_SECONDS), _Every(STATS_SECONDS)
+        self._serving = _Every(SERVE_SECONDS)
         self._woken = Event()
         self._is_fetching = True
         self._is_stopping = False
@@ -187,10 +189,14 @@ class PullReader(Reader):
         self._look(self._counting, self._count)
         self._woken.clear()
         wants = self._wants()
-        if not wants:
-            self._woken.wait(self._seconds_left())
-        elif not self._fetch(wants):
-            self._backend.wait(self._seconds_left())
+        if wants:
+            if not self._fetch(wants):
+                self._backend.wait(self._seconds_left())
+            return
+        if self._serving.is_due:
+            self._serving.done()
+            self._fetch(())
+        self._woken.wait(min(self._seconds_left(), self._serving.left))
 
     def _look(self, every: _Every, look: Callable[[], None]) -> None:
         """Look at a server now and then; what fails there keeps nothing else back."""
