@@ -202,12 +202,12 @@ class Backend(ABC):
     def open(self, context: BackendContext) -> None:
         """Take in what the process offers. No thread starts and no socket opens."""
 
-    def close(self, timeout: float) -> int:
+    def close(self, timeout: float) -> int | None:  # noqa: B027 - may hold nothing
         """Let go of everything within so many seconds; idempotent.
 
-        Returns how many settlements that were answered DONE never reached the server.
+        Returns how many settlements that were answered DONE never reached the server,
+        if it answers before they do.
         """
-        return 0
 
     def setup(self, consumers: Sequence[Consumer]) -> list[str]:
         """Declare, or verify, what these consumers need; return what was done."""

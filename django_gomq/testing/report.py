@@ -58,11 +58,10 @@ def _skips(report: Any) -> list[Verdict]:
 
 
 def _table(cells: Cells) -> list[str]:
-    suites = list(dict.fromkeys(suite for _, suite in cells))
-    themes = list(dict.fromkeys(theme for theme, _ in cells))
+    suites = sorted({suite for _, suite in cells})
     rows = [["theme", *suites]] + [
         [theme, *(_cell(cells.get((theme, suite), Counter())) for suite in suites)]
-        for theme in sorted(themes)
+        for theme in sorted({theme for theme, _ in cells})
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

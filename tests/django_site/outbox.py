@@ -78,7 +78,7 @@ class OutboxBackend(Backend):
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         with connections[self.using].cursor() as cursor:
             for settlement in settlements:
-                token = settlement.delivery.token
+                token = str(settlement.delivery.token)
                 cursor.execute("DELETE FROM outbox WHERE id = %s", [token])
         connections[self.using].close()
         return [Settled.DONE] * len(settlements)

@@ -100,11 +100,10 @@ class MemoryBackend(Backend):
         """Forget them: nothing of a delivery outlives its end here."""
         return [Settled.DONE] * len(settlements)
 
-    def close(self, timeout: float) -> int:
+    def close(self, timeout: float) -> None:
         """Drop, for each consumer that misses it, what is queued or delayed."""
         self._dispatcher.abandon(DropReason.SHUTDOWN)
         self._publisher.drop_all(DropReason.SHUTDOWN)
-        return 0
 
     def queue_stats(self) -> Mapping[str, QueueStats]:
         """Return the numbers of every queue there is."""

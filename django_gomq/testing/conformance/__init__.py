@@ -69,7 +69,7 @@ class ConformanceSuite(
         verdicts: list[tuple[str, str]] = []
         site = Site(harness, lambda *verdict: verdicts.append(verdict))
         theme = request.function.__module__.rpartition(".")[2]
-        place = (type(self).__name__, theme)
+        place = (type(self).__name__.removeprefix("Test"), theme)
         request.node.user_properties.append(("gomq_conformance", (place, verdicts)))
         yield site
         site.close()

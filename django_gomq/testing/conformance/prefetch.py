@@ -72,6 +72,8 @@ class PrefetchTheme:
         fetches = len(process.calls.of("fetch"))
         began = time.monotonic()
 
-        wait_until(lambda: time.monotonic() > began + 0.3)
+        wait_until(lambda: time.monotonic() > began + 0.5)
 
-        assert len(process.calls.of("fetch")) <= fetches + 1
+        seconds = time.monotonic() - began
+        # Once a second it is called all the same, so that a client can be served.
+        assert len(process.calls.of("fetch")) <= fetches + 1 + seconds

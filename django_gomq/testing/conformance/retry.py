@@ -84,7 +84,7 @@ class RetryTheme:
         process, notes = site.process(), Notes(fail_first)
         process.consume(notes, retry=Retry(min_delay=600, max_delay=600))
 
-        process.send_many(range(10))
+        process.send_many(range(10), key="k")
 
         wait_until(lambda: process.stats().succeeded == 9)
         assert notes.handled == [(number, 1) for number in range(10)]

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import pytest
 
 from django_gomq.bus.backend import Backend, Capabilities
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.message import Message
 from django_gomq.bus.stats import ConsumerStats, Remainder
 
@@ -22,7 +23,7 @@ from .harness import Harness
 
 EVENT: Final = "suite.happened"
 CONSUMER: Final = "suite.counter"
-LONG: Final = 60.0
+LONG: Final = 45.0
 """Seconds after which a test gives up: far more than anything takes."""
 
 Record = Callable[[str, str], None]
@@ -109,7 +110,9 @@ class Calls:
 
     def __init__(self) -> None:
         self.log: deque[Call] = deque()
-        self.is_cut = False
+        self._lock = threading.Lock()
+        self._is_cut = False
+        self._running = 0
         self.before: Callable[[str, Sequence[Any]], object] = _let_pass
         """Called first, with the method's name and its arguments; it may raise."""
 
@@ -118,14 +121,36 @@ class Calls:
             method = partial(self._call, name, getattr(backend, name))
             setattr(backend, name, method)
 
+    def cut(self) -> None:
+        """Let every call fail from now on; waits for those that are under way."""
+        with self._lock:
+            self._is_cut = True
+        wait_until(lambda: not self._running)
+
+    def mend(self) -> None:
+        """End that."""
+        self._is_cut = False
+
+    @contextmanager
+    def _passing(self, name: str) -> Iterator[None]:
+        """Count a call that is under way; only to publish goes on through a cut."""
+        with self._lock:
+            if self._is_cut and name != "publish_many":
+                raise ConnectionError("cut off by the conformance suite")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
     def _call(self, name: str, method: Callable[..., Any], *given: Any) -> Any:
         answer: Any = None
         has_failed = True
         try:
             self.before(name, given)
-            if self.is_cut and name != "publish_many":
-                raise ConnectionError("cut off by the conformance suite")
-            answer = method(*given)
+            with self._passing(name):
+                answer = method(*given)
             has_failed = False
             return answer
         finally:
@@ -207,16 +232,21 @@ class Process:
 
     def cut(self) -> None:
         """Cut this process off from the server, without a word to either."""
-        self.calls.is_cut = True
+        self.calls.cut()
         self._harness.cut(self.backend)
 
     def mend(self) -> None:
         """End that."""
-        self.calls.is_cut = False
+        self.calls.mend()
         self._harness.mend(self.backend)
 
     def close(self, timeout: float = LONG) -> Remainder:
         return self.broker.close(timeout)
+
+    def end(self) -> None:
+        """Close it without a drain, if it ever began."""
+        with suppress(ConfigurationError):
+            self.broker.close(0)
 
 
 class Site:
@@ -293,7 +323,7 @@ class Site:
         for gate in self._gates:
             gate.open()
         closing = [
-            threading.Thread(target=process.close, args=(0.0,), daemon=True)
+            threading.Thread(target=process.end, daemon=True)
             for process in self._processes
         ]
         for thread in closing:
