@@ -190,16 +190,30 @@ def _plain(retry: Retry) -> Mapping[str, Any]:
     return found
 
 
+PROMISES: Final = (
+    "durable",
+    "ordered_by_key",
+    "priority",
+    "max_delay",
+    "replay",
+    "transactional",
+    "delayed_retry",
+    "dead_letters",
+)
+"""Capabilities that a project can notice; the others are for the bus."""
+
+
 def _broker(site: Site, alias: str) -> BrokerRow:
     entry = site.config.brokers[alias]
     backend = import_string(entry.backend)
+    promised = backend(**entry.options).capabilities
     return BrokerRow(
         alias=alias,
         name=backend.name,
         backend=entry.backend,
         run=entry.run,
         capacity=_capacity(backend, entry.options),
-        capabilities=msgspec.structs.asdict(backend.capabilities),
+        capabilities={name: getattr(promised, name) for name in PROMISES},
     )
 
 
