@@ -19,8 +19,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from django_gomq.bus.consumer import Handler
-from django_gomq.bus.fork import is_bus_thread
-from django_gomq.bus.housekeeping import write_log
+from django_gomq.bus.process.fork import is_bus_thread
+from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.bus.worker.environment import Environment, ThreadScope
 
 logger = logging.getLogger("gomq.database")

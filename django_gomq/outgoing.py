@@ -14,9 +14,9 @@ from django_gomq.bus.broker import Broker
 from django_gomq.bus.codec import decode_as
 from django_gomq.bus.delivery import Delivery, receive
 from django_gomq.bus.errors import NoConsumerError, PublishError, PublishUnknownError
-from django_gomq.bus.housekeeping import write_log
 from django_gomq.bus.message import Message
-from django_gomq.bus.timers import Deadline
+from django_gomq.bus.process.housekeeping import write_log
+from django_gomq.bus.process.timers import Deadline
 from django_gomq.commit import PendingBatch, add_pending, open_transaction
 from django_gomq.emitters import Emitter
 from django_gomq.options import Options, Receipt, State

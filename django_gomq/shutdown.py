@@ -21,8 +21,8 @@ from types import FrameType
 from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
-from django_gomq.bus.fork import Process, current, start_no_more
-from django_gomq.bus.housekeeping import write_log
+from django_gomq.bus.process.fork import Process, current, start_no_more
+from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.bus.stats import Remainder
 
 logger = logging.getLogger("gomq.shutdown")

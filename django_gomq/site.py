@@ -19,13 +19,13 @@ from django_gomq.bus.broker import Broker
 from django_gomq.bus.codec import JsonCodec
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.event import event_classes
-from django_gomq.bus.fork import Process, current
 from django_gomq.bus.hooks import Hook
-from django_gomq.bus.housekeeping import write_log
 from django_gomq.bus.patterns import Pattern
+from django_gomq.bus.process.fork import Process, current
+from django_gomq.bus.process.housekeeping import write_log
+from django_gomq.bus.process.timers import Deadline
 from django_gomq.bus.registry import Registry, registry
 from django_gomq.bus.stats import Remainder
-from django_gomq.bus.timers import Deadline
 from django_gomq.bus.worker.worker import Worker
 from django_gomq.conf import RUNS, BrokerConfig, Config, Run, load
 from django_gomq.database import DjangoEnvironment

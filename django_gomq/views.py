@@ -14,8 +14,8 @@ from django.utils.module_loading import import_string
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from django_gomq.bus.fork import Process, current
-from django_gomq.bus.housekeeping import write_log
+from django_gomq.bus.process.fork import Process, current
+from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.deployment import read_command, read_config
 from django_gomq.process_role import shows_all_processes
 from django_gomq.site import Site, brokers

@@ -23,8 +23,8 @@ from .delivery import Delivery, Outcome
 from .errors import ConfigurationError, MessageError, PublishError
 from .hooks import Hooks
 from .message import DEFAULT_PRIORITY, Message
+from .process.timers import Timers
 from .stats import QueueStats, ServerStats
-from .timers import Timers
 
 POLL_SECONDS: Final = 0.1
 """How often a backend is asked that has no ``wait`` of its own."""

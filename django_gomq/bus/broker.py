@@ -13,10 +13,10 @@ from .dead_letters import DeadLetter
 from .delivery import original
 from .errors import ConfigurationError, NotRunningError, PublishError
 from .event import EventMeta
-from .fork import Process, current, is_same_process, register
 from .hooks import Hook, Hooks
-from .interrupts import run_shielded
 from .message import DEFAULT_PRIORITY, NO_HEADERS, Message, validate
+from .process.fork import Process, current, is_same_process, register
+from .process.interrupts import run_shielded
 from .runtime import BrokerRuntime, Publish
 from .stats import BrokerStats, Remainder
 from .worker.worker import Worker

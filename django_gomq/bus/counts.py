@@ -25,7 +25,7 @@ class Labels:
     """
 
     def __init__(self, declared: Iterable[str] = ()) -> None:
-        self._lock = RLock()  # as RefusalCounts has, and for its reason
+        self._lock = RLock()  # as PublishCounts has, and for its reason
         self._known = set(declared)
         self._room = MAX_UNDECLARED_TYPES
 
@@ -198,8 +198,8 @@ class ConsumerCounts:
         )
 
 
-class RefusalCounts:
-    """What one broker did not take in this process; thread-safe."""
+class PublishCounts:
+    """What became of publishing at one broker in this process; thread-safe."""
 
     def __init__(self, labels: Labels) -> None:
         # A buffer's __del__ may count a rollback in the midst of another count.
@@ -236,7 +236,7 @@ class RefusalCounts:
         with self._lock:
             self._rolled_back[self._labels.of(event)] += count
 
-    def state(self) -> dict[str, Refusals]:
+    def state(self) -> dict[str, PublishNumbers]:
         """Return the numbers of every label."""
         with self._lock:
             refused: dict[str, dict[str, int]] = {
@@ -252,7 +252,7 @@ class RefusalCounts:
             ):
                 refused.setdefault(name, {})
             return {
-                name: Refusals(
+                name: PublishNumbers(
                     reasons,
                     self._unconsumed[name],
                     self._rolled_back[name],
@@ -263,8 +263,8 @@ class RefusalCounts:
             }
 
 
-class Refusals(msgspec.Struct, frozen=True):
-    """What was not taken of one event type."""
+class PublishNumbers(msgspec.Struct, frozen=True):
+    """What became of publishing one event type, as far as no queue knows it."""
 
     refused: Mapping[str, int]
     """By reason."""

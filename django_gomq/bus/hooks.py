@@ -16,9 +16,9 @@ import msgspec
 from .consumer import Consumer
 from .delivery import DropReason, Outcome, RetryAfter
 from .errors import PublishError, class_name
-from .fork import is_bus_thread
-from .housekeeping import Housekeeping, write_log
 from .message import Message
+from .process.fork import is_bus_thread
+from .process.housekeeping import Housekeeping, write_log
 from .stats import Remainder
 
 

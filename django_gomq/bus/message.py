@@ -16,7 +16,7 @@ from msgspec.structs import force_setattr
 from typing_extensions import TypeVar
 
 from .errors import ConfigurationError, DecodeError, MessageError, MessageTooLargeError
-from .fork import current
+from .process.fork import current
 
 E = TypeVar("E", default=Any)  # so that a bare Message needs no brackets
 

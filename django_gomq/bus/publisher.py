@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any, Final, cast
 
 from .backend import Backend
-from .counts import RefusalCounts
+from .counts import PublishCounts
 from .errors import (
     BackendUnavailableError,
     NoConsumerError,
@@ -70,7 +70,7 @@ class InstrumentedPublisher:
     """Hands valid messages to a backend; thread-safe."""
 
     def __init__(
-        self, broker: str, backend: Backend, hooks: Hooks, refusals: RefusalCounts
+        self, broker: str, backend: Backend, hooks: Hooks, refusals: PublishCounts
     ) -> None:
         self._broker = broker
         self._backend = backend

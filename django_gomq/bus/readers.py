@@ -11,9 +11,9 @@ from .backend import Backend, Reader, RunSoon, Settled, Want
 from .channels.subscription import Subscription
 from .delivery import Delivery, DeliveryLimitError
 from .errors import MessageError
-from .fork import claim_thread
 from .hooks import Hooks
 from .message import Message
+from .process.fork import claim_thread
 from .stats import ServerStats
 from .worker.settler import Settler
 

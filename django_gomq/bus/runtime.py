@@ -15,7 +15,7 @@ import msgspec
 from .backend import Backend, BackendContext
 from .channels.subscription import Subscription
 from .consumer import Consumer
-from .counts import ConsumerCounts, Labels, RefusalCounts
+from .counts import ConsumerCounts, Labels, PublishCounts
 from .dead_letters import KEPT, DeadLetter, DeadLetterRing
 from .delivery import Delivery, DropReason
 from .errors import (
@@ -25,10 +25,10 @@ from .errors import (
     PublishError,
     describe_error,
 )
-from .fork import Process
 from .hooks import Hook, Hooks
-from .interrupts import run_shielded
 from .message import DEFAULT_PRIORITY, Message, validate_type
+from .process.fork import Process
+from .process.interrupts import run_shielded
 from .publisher import InstrumentedPublisher
 from .readers import PullReader
 from .stats import BrokerStats, QueueStats, Remainder
@@ -107,7 +107,7 @@ class BrokerRuntime:
         self._ordered: tuple[Consumer, ...] = ()
         """Those with ordered_by_key."""
         self._labels = Labels(declared)
-        self.refusals = RefusalCounts(self._labels)
+        self.refusals = PublishCounts(self._labels)
         self.backend = make_backend()
         kept = self.backend.kept_dead_letters
         self._letters = DeadLetterRing(
@@ -345,7 +345,7 @@ class BrokerRuntime:
         subscription.hand_back(left)
         self.backend.release(left)
 
-    def _step(self, call: Callable[..., T], *arguments: object) -> T | None:
+    def _step(self, call: Callable[..., T | None], *arguments: object) -> T | None:
         """Take one step of the stop; a server that is away keeps no other from it."""
         try:
             return call(*arguments)

@@ -12,8 +12,9 @@ from types import FrameType, ModuleType
 from typing import Any, Final
 
 from django_gomq.backends.memory import buffer, dispatcher, publisher, queues
-from django_gomq.bus import counts, delivery, timers
+from django_gomq.bus import counts, delivery
 from django_gomq.bus.channels import channel, key_order, permits, subscription
+from django_gomq.bus.process import timers
 from django_gomq.bus.worker import (
     async_loop,
     processor,

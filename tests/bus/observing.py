@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from django_gomq.bus.backend import Capabilities
-from django_gomq.bus.counts import Labels, RefusalCounts
+from django_gomq.bus.counts import Labels, PublishCounts
 from django_gomq.bus.delivery import DropReason, Outcome, RetryAfter
 from django_gomq.bus.errors import PublishError
 from django_gomq.bus.hooks import Attempt, Hook, Hooks, Watch
@@ -141,7 +141,7 @@ def hand_over(
             return [self.publish(message, timeout) for message in messages]
 
     server: Any = Server()
-    publisher = InstrumentedPublisher("default", server, hooks, RefusalCounts(Labels()))
+    publisher = InstrumentedPublisher("default", server, hooks, PublishCounts(Labels()))
     if parents:
         publisher.publish_many([MESSAGE], None, [parents])
     else:

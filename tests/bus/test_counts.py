@@ -10,8 +10,8 @@ from django_gomq.bus.counts import (
     OTHER,
     ConsumerCounts,
     Labels,
-    RefusalCounts,
-    Refusals,
+    PublishCounts,
+    PublishNumbers,
 )
 from django_gomq.bus.delivery import DropReason, Verdict
 from tests.bus.waiting import fast_switching, run_threads
@@ -126,20 +126,24 @@ def test_racing_threads_lose_no_count(counts: ConsumerCounts) -> None:
 
 
 def test_declared_types_have_numbers_from_the_start() -> None:
-    assert RefusalCounts(Labels(["a.b"])).state() == {"a.b": Refusals({}, 0, 0, 0)}
+    assert PublishCounts(Labels(["a.b"])).state() == {
+        "a.b": PublishNumbers({}, 0, 0, 0)
+    }
 
 
 def test_refusals_add_up_by_type_and_reason() -> None:
-    refusals = RefusalCounts(Labels())
+    refusals = PublishCounts(Labels())
 
     for event, reason in (("a.b", "timeout"), ("a.b", "timeout"), ("a.b", "closed")):
         refusals.count_refused(event, reason)
 
-    assert refusals.state() == {"a.b": Refusals({"timeout": 2, "closed": 1}, 0, 0, 0)}
+    assert refusals.state() == {
+        "a.b": PublishNumbers({"timeout": 2, "closed": 1}, 0, 0, 0)
+    }
 
 
 def test_what_nobody_consumes_what_is_rolled_back_or_unanswered_is_no_refusal() -> None:
-    refusals = RefusalCounts(Labels(["a.b"]))
+    refusals = PublishCounts(Labels(["a.b"]))
 
     refusals.count_unconsumed("a.b")
     refusals.count_rolled_back("x.y", 1)
@@ -147,14 +151,14 @@ def test_what_nobody_consumes_what_is_rolled_back_or_unanswered_is_no_refusal() 
     refusals.count_unknown("y.z")
 
     assert refusals.state() == {
-        "a.b": Refusals({}, 1, 0, 0),
-        "x.y": Refusals({}, 0, 2, 0),
-        "y.z": Refusals({}, 0, 0, 1),
+        "a.b": PublishNumbers({}, 1, 0, 0),
+        "x.y": PublishNumbers({}, 0, 2, 0),
+        "y.z": PublishNumbers({}, 0, 0, 1),
     }
 
 
 def test_too_many_undeclared_types_share_one_label() -> None:
-    refusals = RefusalCounts(Labels(["declared"]))
+    refusals = PublishCounts(Labels(["declared"]))
 
     for number in range(MAX_UNDECLARED_TYPES + 3):
         refusals.count_refused(f"type{number}", "closed")
@@ -163,12 +167,12 @@ def test_too_many_undeclared_types_share_one_label() -> None:
 
     state = refusals.state()
     assert len(state) == MAX_UNDECLARED_TYPES + 2
-    assert state[OTHER] == Refusals({"closed": 3}, 1, 1, 0)
+    assert state[OTHER] == PublishNumbers({"closed": 3}, 1, 1, 0)
 
 
 @pytest.mark.parametrize("event", ["declared", "type0"])
 def test_a_known_type_keeps_its_label_when_there_are_too_many(event: str) -> None:
-    refusals = RefusalCounts(Labels(["declared"]))
+    refusals = PublishCounts(Labels(["declared"]))
     for number in range(MAX_UNDECLARED_TYPES + 3):
         refusals.count_unconsumed(f"type{number}")
 
@@ -178,7 +182,7 @@ def test_a_known_type_keeps_its_label_when_there_are_too_many(event: str) -> Non
 
 
 def test_a_state_does_not_change_later() -> None:
-    refusals = RefusalCounts(Labels())
+    refusals = PublishCounts(Labels())
     refusals.count_refused("a.b", "closed")
     state = refusals.state()
 
@@ -188,7 +192,7 @@ def test_a_state_does_not_change_later() -> None:
 
 
 def test_racing_threads_lose_no_refusal() -> None:
-    refusals = RefusalCounts(Labels())
+    refusals = PublishCounts(Labels())
 
     def count() -> None:
         for number in range(500):

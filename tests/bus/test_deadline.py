@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from django_gomq.bus import timers as module
-from django_gomq.bus.timers import Deadline
+from django_gomq.bus.process import timers as module
+from django_gomq.bus.process.timers import Deadline
 
 
 def set_clock(patch: pytest.MonkeyPatch, now: float) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus import fork as process
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.message import Message
+from django_gomq.bus.process import fork as process
 from tests.bus.conftest import MakeBroker
 from tests.bus.waiting import LONG, run_threads, wait_until, wait_until_settled
 
@@ -231,7 +231,7 @@ def test_a_kernel_that_cannot_wipe_pages_is_no_trouble(
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("django_gomq.bus.fork.mmap.mmap", refuse)
+    monkeypatch.setattr("django_gomq.bus.process.fork.mmap.mmap", refuse)
 
     assert isinstance(process._make_page(), process._PidPage)
 

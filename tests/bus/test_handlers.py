@@ -309,7 +309,7 @@ def test_async_handlers_of_one_key_wait_for_one_another(broker: Broker) -> None:
 def test_a_sync_handler_that_overruns_is_reported_once_and_left_alone(
     make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_gomq.bus.timers.TICK_SECONDS", 0.01)
+    monkeypatch.setattr("django_gomq.bus.process.timers.TICK_SECONDS", 0.01)
     recorder, go_on = Recorder(), threading.Event()
     broker = make_broker(hooks=[recorder])
     broker.consume("a.b", lambda _: go_on.wait(LONG), name="c", timeout=0.01)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus import fork
-from django_gomq.bus.fork import is_bus_thread
-from django_gomq.bus.housekeeping import Housekeeping
+from django_gomq.bus.process import fork
+from django_gomq.bus.process.fork import is_bus_thread
+from django_gomq.bus.process.housekeeping import Housekeeping
 from tests.bus.waiting import LONG, fast_switching, run_threads, wait_until
 
 NAME = "gomq-housekeeping"

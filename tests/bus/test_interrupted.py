@@ -13,8 +13,8 @@ from django_gomq.backends.memory import buffer as lock_free
 from django_gomq.backends.memory.buffer import PublishBuffer
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.errors import PublishError, QueueFullError
-from django_gomq.bus.interrupts import run_shielded
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.interrupts import run_shielded
 from tests.bus.conftest import MakeBroker
 from tests.bus.interrupting import Interrupted, interrupt_often, undisturbed
 from tests.bus.ledger import CAPACITY, Ledger, Publisher, check_books, queue_of

@@ -7,8 +7,8 @@ from collections import deque
 
 import pytest
 
-from django_gomq.bus import fork as process
-from django_gomq.bus.fork import Process, current, register
+from django_gomq.bus.process import fork as process
+from django_gomq.bus.process.fork import Process, current, register
 from tests.bus.forking import in_child
 from tests.bus.waiting import LONG, fast_switching, run_threads
 
@@ -190,7 +190,7 @@ def test_where_the_kernel_wipes_no_page_the_pid_tells(
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("django_gomq.bus.fork.mmap.mmap", refuse)
+    monkeypatch.setattr("django_gomq.bus.process.fork.mmap.mmap", refuse)
 
     is_same_process = process._make_page()
     before = is_same_process[0]

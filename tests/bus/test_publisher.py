@@ -225,6 +225,7 @@ def test_a_server_that_is_away_is_asked_once_and_each_refusal_is_counted(
     assert server.asked == [count]
     assert {type(answer) for answer in answers} == {BackendUnavailableError}
     assert broker.stats().queues["a.b"].refused == {"unavailable": 3 * count}
+    broker.hooks.flush()
     assert watcher.named("refused") == [("a.b", "unavailable")] * 3 * count
     server.answer = None
     clock.now += MAX_PAUSE
@@ -243,6 +244,7 @@ def test_what_was_not_answered_in_time_is_counted_as_unknown_not_as_refused(
     assert server.asked == [count] * 2  # not known to be away
     assert {type(answer) for answer in answers} == {PublishUnknownError}
     assert (numbers.unknown, numbers.refused) == (2 * count, {})
+    broker.hooks.flush()
     assert watcher.named("unknown") == [("a.b", "unknown")] * 2 * count
     ends = [type(end) for end in watcher.named("published")]
     assert ends == [PublishUnknownError] * 2 * count

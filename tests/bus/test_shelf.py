@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus import timers as module
-from django_gomq.bus.timers import DelayQueue, Timers
+from django_gomq.bus.process import timers as module
+from django_gomq.bus.process.timers import DelayQueue, Timers
 
 
 class Clock(Timers):

@@ -225,7 +225,7 @@ def test_a_message_that_was_published_twice_is_two_deliveries(fails: set[int]) -
     message: Any = Message("a.b")
     runner.subscription.offer(Chunk([message] * 4))
 
-    runner.serve(runner.subscription.take(4))
+    work_off(runner)
 
     stats = runner.subscription.stats()
     assert (stats.succeeded, stats.dead_lettered) == (4 - len(fails), len(fails))

@@ -12,8 +12,8 @@ import pytest
 
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.errors import NotRunningError, QueueFullError
-from django_gomq.bus.interrupts import run_shielded
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.interrupts import run_shielded
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder
 from tests.bus.waiting import wait_until
@@ -138,7 +138,7 @@ def test_a_broker_that_could_not_start_can_be_closed(
 def test_an_async_consumer_that_comes_while_threads_are_short_is_served_later(
     make_broker: MakeBroker, shortage: Shortage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_gomq.bus.timers.TICK_SECONDS", 0.01)
+    monkeypatch.setattr("django_gomq.bus.process.timers.TICK_SECONDS", 0.01)
     recorder, handled = Recorder(), list[object]()
     broker = make_broker(hooks=[recorder])
     broker.start()

@@ -25,7 +25,7 @@ from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.delivery import Chunk, Delivery
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
-from django_gomq.bus.timers import Timers
+from django_gomq.bus.process.timers import Timers
 from tests.bus.interleaving import interleaved
 from tests.bus.waiting import LONG, run_threads
 

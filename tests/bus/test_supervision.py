@@ -12,7 +12,7 @@ import pytest
 
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.message import Message
-from django_gomq.bus.timers import Timers
+from django_gomq.bus.process.timers import Timers
 from django_gomq.bus.worker.ready_queue import ReadyQueue
 from django_gomq.bus.worker.worker import Worker
 from tests.bus.conftest import MakeBroker
@@ -22,7 +22,7 @@ from tests.bus.waiting import LONG, wait_until, wait_until_settled
 
 @pytest.fixture(autouse=True)
 def _quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_gomq.bus.timers.TICK_SECONDS", 0.01)
+    monkeypatch.setattr("django_gomq.bus.process.timers.TICK_SECONDS", 0.01)
 
 
 @pytest.fixture

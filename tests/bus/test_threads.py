@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from django_gomq.bus import fork as threads
-from django_gomq.bus.fork import claim_thread, is_bus_thread
-from django_gomq.bus.interrupts import run_shielded
+from django_gomq.bus.process import fork as threads
+from django_gomq.bus.process.fork import claim_thread, is_bus_thread
+from django_gomq.bus.process.interrupts import run_shielded
 from tests.bus.waiting import run_threads
 
 

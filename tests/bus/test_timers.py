@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus import timers as module
-from django_gomq.bus.fork import is_bus_thread
-from django_gomq.bus.timers import Timers
+from django_gomq.bus.process import timers as module
+from django_gomq.bus.process.fork import is_bus_thread
+from django_gomq.bus.process.timers import Timers
 from tests.bus.waiting import LONG, wait_until
 
 Errors = deque[BaseException]

@@ -216,10 +216,10 @@ def test_a_dead_handler_thread_is_told(live_site: UseSite) -> None:
 @pytest.mark.parametrize(
     ("part", "answer", "told"),
     [
-        ("bus.timers.Timers.is_alive", False, ["timers"]),
+        ("bus.process.timers.Timers.is_alive", False, ["timers"]),
         ("bus.worker.async_loop.AsyncLoop.is_alive", False, ["event loop"]),
         ("bus.worker.pool.HandlerPool.dead", lambda _: [2], ["handler thread 2"]),
-        ("bus.housekeeping.Housekeeping.is_dead", True, ["housekeeping"]),
+        ("bus.process.housekeeping.Housekeeping.is_dead", True, ["housekeeping"]),
     ],
 )
 def test_each_part_that_should_run_and_does_not_is_told(

@@ -146,7 +146,7 @@ def blocking() -> Iterator[Blocking]:
 def test_logging_that_blocks_holds_up_neither_dispatcher_nor_timers(
     make_broker: MakeBroker, blocking: Blocking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_gomq.bus.timers.TICK_SECONDS", 0.01)
+    monkeypatch.setattr("django_gomq.bus.process.timers.TICK_SECONDS", 0.01)
     handled, go_on = list[object](), Event()
     broker = make_broker(hooks=[LogHook()], threads=3)
     broker.consume("a", lambda _: handled.append("a"), name="quick")

@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.delivery import DropReason, Reject, RetryLater
 from django_gomq.bus.errors import BrokerClosedError, NoConsumerError, QueueFullError
-from django_gomq.bus.fork import Process
 from django_gomq.bus.hooks import Hook
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.fork import Process
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.worker.worker import Worker
 from django_gomq.observability.metrics import collector, install

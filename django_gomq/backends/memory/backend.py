@@ -21,8 +21,8 @@ from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.delivery import DropReason
 from django_gomq.bus.errors import ConfigurationError, PublishError
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.timers import Deadline, Timers
 from django_gomq.bus.stats import QueueStats
-from django_gomq.bus.timers import Deadline, Timers
 
 from .dispatcher import Dispatcher
 from .publisher import MemoryPublisher

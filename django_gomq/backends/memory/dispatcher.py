@@ -14,8 +14,8 @@ from django_gomq.bus.backend import RunSoon
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.counts import OTHER
 from django_gomq.bus.delivery import Chunk, Delivery, DropReason
-from django_gomq.bus.fork import claim_thread
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.fork import claim_thread
 from django_gomq.bus.worker.ready_queue import ReadyQueue
 
 from .queues import EventQueue, QueueRegistry, Recipients

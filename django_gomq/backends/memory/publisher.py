@@ -16,9 +16,9 @@ from django_gomq.bus.errors import (
     PublishTimeoutError,
     QueueFullError,
 )
-from django_gomq.bus.fork import is_bus_thread
 from django_gomq.bus.message import Message
-from django_gomq.bus.timers import Deadline, DelayQueue
+from django_gomq.bus.process.fork import is_bus_thread
+from django_gomq.bus.process.timers import Deadline, DelayQueue
 
 from .dispatcher import Dispatcher
 from .queues import EventQueue, QueueRegistry

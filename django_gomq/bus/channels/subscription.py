@@ -16,8 +16,8 @@ from django_gomq.bus.counts import ConsumerCounts
 from django_gomq.bus.delivery import Chunk, Delivery, DropReason, join
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.timers import DelayQueue, Timers
 from django_gomq.bus.stats import ConsumerStats
-from django_gomq.bus.timers import DelayQueue, Timers
 
 from .channel import Channel
 from .key_order import KeyOrder

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Final
 
 from django_gomq.bus.delivery import ACK, Delivery, Outcome
-from django_gomq.bus.fork import claim_thread
+from django_gomq.bus.process.fork import claim_thread
 
 from .environment import Environment
 from .runner import ConsumerRunner

@@ -15,7 +15,7 @@ from threading import Condition, Thread, current_thread
 from typing import Final, NamedTuple
 
 from django_gomq.bus.backend import Settled, Settlement
-from django_gomq.bus.fork import claim_thread
+from django_gomq.bus.process.fork import claim_thread
 
 from .settler import Conclude
 

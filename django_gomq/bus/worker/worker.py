@@ -9,10 +9,10 @@ from threading import Lock
 from typing import Final
 
 from django_gomq.bus.channels.subscription import Subscription
-from django_gomq.bus.fork import claim_thread
 from django_gomq.bus.hooks import FLUSH_SECONDS, Hook, Hooks
-from django_gomq.bus.housekeeping import Housekeeping, send_lines_to
-from django_gomq.bus.timers import Timers
+from django_gomq.bus.process.fork import claim_thread
+from django_gomq.bus.process.housekeeping import Housekeeping, send_lines_to
+from django_gomq.bus.process.timers import Timers
 
 from .async_loop import AsyncLoop
 from .environment import Environment
@@ -188,7 +188,7 @@ class Worker:
             return  # all threads that may serve it will look again when they are done
         self._ready.add(runner)
 
-    def _take_turn_again(self, runner: ConsumerRunner) -> None:
+    def _take_slot_again(self, runner: ConsumerRunner) -> None:
         consumer = runner.subscription.consumer
         if consumer.linger:
             runner.subscription.notify()  # a batch that is not full waits for more
@@ -233,9 +233,9 @@ class Worker:
             elif work is not None:
                 self._run_errand(work)  # it uses nothing of the environment's
             elif not self._ready.closed:
-                self._tell_host_idle()
+                self._tell_idle()
                 idle_from = None
-        self._tell_host_idle()
+        self._tell_idle()
         self._ready.wake()  # who was given up does not come back for its turn
 
     def _claim_thread(self) -> None:
@@ -268,9 +268,9 @@ class Worker:
             subscription.free_slots.append(None)
         # What came while our turn was taken woke nobody; we come back for it.
         if subscription.can_start():
-            self._take_turn_again(runner)
+            self._take_slot_again(runner)
 
-    def _tell_host_idle(self) -> None:
+    def _tell_idle(self) -> None:
         try:
             self.environment.thread_idle()
         except Exception as error:  # noqa: BLE001 - a environment's bug ends no thread

@@ -22,8 +22,8 @@ from django_gomq.bus.errors import (
     printable,
 )
 from django_gomq.bus.hooks import Hook
-from django_gomq.bus.housekeeping import write_log
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.bus.stats import Remainder
 from django_gomq.bus.wire import wire_headers
 

@@ -15,9 +15,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.fork import current
 from django_gomq.bus.hooks import Hooks
-from django_gomq.bus.housekeeping import write_log
+from django_gomq.bus.process.fork import current
+from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.bus.stats import BrokerStats
 from django_gomq.bus.worker.worker import Worker
 

@@ -18,7 +18,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import msgspec
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from django_gomq.bus.fork import Process, current, register
+from django_gomq.bus.process.fork import Process, current, register
 from django_gomq.observability.metrics import registration
 
 from .collector import BusCollector, Failures

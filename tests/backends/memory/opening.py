@@ -9,8 +9,8 @@ from django_gomq.bus.backend import BackendContext
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.hooks import Hooks
+from django_gomq.bus.process.timers import Timers
 from django_gomq.bus.readers import PullReader
-from django_gomq.bus.timers import Timers
 
 
 def ignore(_: object) -> None: ...

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from django_gomq.bus.fork import Process, current, register
+from django_gomq.bus.process.fork import Process, current, register
 from django_gomq.observability.metrics.broker_metrics import Families
 from django_gomq.observability.metrics.collector import BusCollector
 

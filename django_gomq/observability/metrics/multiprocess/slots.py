@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from django_gomq.bus.fork import Process, current
-from django_gomq.bus.housekeeping import write_log
+from django_gomq.bus.process.fork import Process, current
+from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.observability.metrics.catalogue import PREFIX
 
 from .files import ListedFile, Listing, Torn, lock_path, look, read_numbers

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from prometheus_client.mmap_dict import mmap_key
 
-from django_gomq.bus.housekeeping import write_log
+from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.observability.metrics.catalogue import About, Catalogue, Kind, Mode
 
 from .files import NumberFile, Torn, number_path

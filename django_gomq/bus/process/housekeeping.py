@@ -13,7 +13,8 @@ from logging import Logger
 from threading import Lock, RLock, Thread, current_thread
 from typing import Final
 
-from .errors import format_traceback, traceback_of
+from django_gomq.bus.errors import format_traceback, traceback_of
+
 from .fork import claim_thread, may_start
 
 Call = Callable[[], object]

@@ -1,0 +1,1 @@
+"""The parts of a process that the bus lives in: its identity, timers, observers."""
