@@ -1,16 +1,25 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
+from collections import deque
 from collections.abc import Iterator
+from contextvars import Context, ContextVar
 from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from django_gomq.bus.process import fork
+from django_gomq.bus.errors import NoConsumerError
 from django_gomq.bus.process.fork import is_bus_thread
-from django_gomq.bus.process.housekeeping import Housekeeping
+from django_gomq.bus.process.housekeeping import Housekeeping, write_log
+from django_gomq.bus.message import Message
+from django_gomq.bus.worker.worker import Worker
+from tests.bus.conftest import MakeBroker
+from tests.bus.forking import in_child
+from tests.bus.observing import Recorder
 from tests.bus.waiting import LONG, fast_switching, run_threads, wait_until
 
 NAME = "gomq-housekeeping"
@@ -309,3 +318,71 @@ def test_a_call_that_another_thread_took_is_no_trouble(
     housekeeping._run_next()
 
     assert housekeeping.errors == 0
+
+
+@pytest.mark.parametrize("name", ["gomq-timers", "gomq-handler-1", "gomq-loop"])
+def test_lines_of_threads_of_the_bus_are_written_here(
+    make_broker: MakeBroker, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    worker, came_from = Worker(1), list[str]()
+
+    def tell(*_: object) -> None:
+        came_from.append(threading.current_thread().name)
+        write_log(logging.getLogger("gomq.test"), logging.WARNING, "a line")
+
+    async def tell_async(message: object) -> None:
+        tell()
+
+    broker = make_broker(get_worker=lambda: worker)
+    broker.consume("a.b", tell_async if name == "gomq-loop" else tell, name="c")
+    broker.start()
+    if name == "gomq-timers":
+        worker.timers.after(0, tell)
+    else:
+        broker.publish(Message("a.b"))
+
+    wait_until(lambda: came_from == [name])
+    assert worker.housekeeping.flush(LONG)
+    worker.stop(timeout=LONG)
+    assert [record.threadName for record in caplog.records] == [NAME]
+
+
+def test_a_forked_child_has_one_of_its_own(
+    make_broker: MakeBroker, go_on: Event
+) -> None:
+    recorder = Recorder()
+    broker = make_broker(hooks=[recorder])
+    parents = broker.hooks.housekeeping
+    assert parents is not None
+    block(parents, go_on)
+
+    def refuse() -> tuple[bool, list[Any]]:
+        with contextlib.suppress(NoConsumerError):
+            broker.publish(Message("a.b"))
+        return broker.hooks.flush(LONG), recorder.named("unconsumed")
+
+    assert in_child(refuse) == (True, ["a.b"])
+    assert recorder.calls == deque()
+
+
+REQUEST: ContextVar[str] = ContextVar("request")
+
+
+def test_hooks_hear_in_the_context_in_which_it_happened(
+    make_broker: MakeBroker,
+) -> None:
+    class Asking(Recorder):
+        def unconsumed(self, broker: str, event: str) -> None:
+            self.calls.append(("request", REQUEST.get("none")))
+
+    recorder = Asking()
+    broker = make_broker(hooks=[recorder])
+
+    def publish() -> None:
+        REQUEST.set("one")
+        with contextlib.suppress(NoConsumerError):
+            broker.publish(Message("a.b"))
+
+    Context().run(publish)
+
+    assert recorder.named("request") == ["one"]

@@ -118,6 +118,24 @@ def test_where_nothing_may_be_served_nothing_opens(make_server: MakeServer) -> N
     assert server.port is None
 
 
+def test_a_port_without_a_thread_is_tried_again(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    server = make_server(*free_range(1))
+    with monkeypatch.context() as shortage:
+        shortage.setattr(threading.Thread, "start", refuse)
+        server.ensure()
+        assert server.port is None
+
+    server.ensure()
+
+    wait_until(lambda: server.port is not None)
+
+
 def test_no_free_port_is_told_once_and_tried_again(
     make_server: MakeServer,
     failures: Failures,
