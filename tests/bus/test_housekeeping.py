@@ -52,8 +52,8 @@ def block(housekeeping: Housekeeping, go_on: Event) -> None:
     assert entered.wait(LONG)
 
 
-def alive() -> list[Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == NAME]
+def alive() -> set[Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == NAME}
 
 
 def refuse_threads(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -68,7 +68,7 @@ def test_nothing_starts_before_the_first_call(housekeeping: Housekeeping) -> Non
 
     assert housekeeping.flush(0)
 
-    assert alive() == before
+    assert alive() <= before
     assert not housekeeping.is_dead
 
 
@@ -158,12 +158,12 @@ def test_after_a_stop_the_thread_is_gone_and_comes_back_for_a_call(
     housekeeping.hand_over(lambda: None)
     assert housekeeping.stop(LONG)
     assert housekeeping.stop(LONG)
-    wait_until(lambda: alive() == before)
+    wait_until(lambda: alive() <= before)
 
     housekeeping.hand_over(lambda: ran.append(threading.current_thread().name))
 
     wait_until(lambda: ran == [NAME])
-    wait_until(lambda: alive() == before)
+    wait_until(lambda: alive() <= before)
 
 
 def test_what_is_handed_over_while_the_thread_ends_is_run(
@@ -266,7 +266,7 @@ def test_after_the_stop_what_no_thread_can_run_runs_at_once(
 
 
 def test_many_threads_start_one(housekeeping: Housekeeping) -> None:
-    before, ran = len(alive()), list[Any]()
+    before, ran = alive(), list[Any]()
 
     def hand_over() -> None:
         for _ in range(20):
@@ -278,7 +278,7 @@ def test_many_threads_start_one(housekeeping: Housekeeping) -> None:
     assert housekeeping.flush(LONG)
     assert len(ran) == 80
     assert len(set(ran)) == 1
-    assert len(alive()) == before + 1
+    assert len(alive() - before) == 1
 
 
 def test_a_call_handed_over_while_another_thread_starts_ours_waits_for_nobody(
@@ -290,6 +290,48 @@ def test_a_call_handed_over_while_another_thread_starts_ours_waits_for_nobody(
         assert housekeeping.is_dead
 
     assert housekeeping.flush(LONG)
+
+
+def test_a_call_that_comes_when_the_thread_has_looked_its_last_is_run(
+    housekeeping: Housekeeping,
+) -> None:
+    class Late(deque[Any]):
+        """Seems empty, once, to the thread that works it off."""
+
+        seen_empty = False
+
+        def __bool__(self) -> bool:
+            if threading.current_thread().name == NAME and not self.seen_empty:
+                self.seen_empty = True
+                return False
+            return len(self) > 0
+
+    ran: list[int] = []
+    housekeeping.stop(0)
+    housekeeping._calls = Late()
+
+    housekeeping.hand_over(lambda: ran.append(1))
+
+    wait_until(lambda: ran == [1])
+
+
+def test_a_thread_that_came_meanwhile_is_not_started_twice(
+    housekeeping: Housekeeping,
+) -> None:
+    housekeeping.hand_over(lambda: None)
+    thread = housekeeping._thread
+
+    assert housekeeping._start()
+
+    assert housekeeping._thread is thread
+
+
+def test_a_line_below_the_level_is_not_made(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "gomq.test")
+
+    write_log(logging.getLogger("gomq.test"), logging.WARNING, "a line")
+
+    assert caplog.records == []
 
 
 def test_a_token_that_another_gave_meanwhile_is_no_trouble(

@@ -156,7 +156,7 @@ def test_a_handler_thread_that_died_is_replaced(
     next_item = ReadyQueue.next
 
     def die(queue: ReadyQueue[Any], timeout: float = -1) -> Any:
-        if threading.current_thread() in victims:
+        if threading.current_thread().name.startswith("gomq-handler"):
             raise SystemExit
         return next_item(queue, timeout)
 
@@ -253,3 +253,30 @@ def test_parts_that_do_not_run_are_named() -> None:
     worker.start()
 
     assert worker.dead_parts() == ["handler thread 1", "handler thread 2", "timers"]
+
+
+@pytest.mark.parametrize(
+    ("part", "answer", "told"),
+    [
+        ("worker.async_loop.AsyncLoop.is_alive", False, "event loop"),
+        ("housekeeping.Housekeeping.is_dead", True, "housekeeping"),
+    ],
+)
+def test_a_part_is_named_where_it_is_needed(
+    make_broker: MakeBroker,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    answer: bool,
+    told: str,
+) -> None:
+    async def handle(message: object) -> None: ...
+
+    broker = make_broker(get_worker=lambda: worker)
+    broker.start()
+    broker.consume("a.b", handle, name="c")
+    assert worker.dead_parts() == []
+
+    monkeypatch.setattr(f"django_gomq.bus.{part}", answer)
+
+    assert worker.dead_parts() == [told]

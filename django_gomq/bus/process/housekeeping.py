@@ -159,12 +159,12 @@ class Housekeeping:
             self._work_off()
             if not self._stopped:
                 self._token.acquire()
-            elif not self._calls:
-                # In this order: who hands over from here on starts another thread, and
-                # what was handed over before is seen.
-                self._thread = None
-                if not self._calls:
-                    return
+                continue
+            # In this order: who hands over from here on starts another thread, and what
+            # was handed over before is seen.
+            self._thread = None
+            if not self._calls:
+                return
 
     def _work_off(self) -> None:
         while self._calls:

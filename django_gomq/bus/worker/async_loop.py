@@ -241,9 +241,8 @@ class AsyncLoop:
             if self._stopped:
                 raise
             return runner.processor.decide(delivery, error), None  # it cancelled itself
-        except GeneratorExit:
-            raise  # the task is thrown away
-        except BaseException as error:  # noqa: BLE001 - a bug of ours or of the environment's
+        # A bug of ours or of the environment's. Not GeneratorExit: the task is no more.
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001
             self._on_error(error)
             return runner.processor.decide(delivery, error), None
 
