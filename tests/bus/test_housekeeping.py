@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from django_gomq.bus.process import fork
 from django_gomq.bus.errors import NoConsumerError
+from django_gomq.bus.message import Message
+from django_gomq.bus.process import fork
 from django_gomq.bus.process.fork import is_bus_thread
 from django_gomq.bus.process.housekeeping import Housekeeping, write_log
-from django_gomq.bus.message import Message
 from django_gomq.bus.worker.worker import Worker
 from tests.bus.conftest import MakeBroker
 from tests.bus.forking import in_child

@@ -124,7 +124,7 @@ class LostLeaseTheme:
         for _ in range(4):
             before = one.calls.done("extend")
             wait_until(lambda: one.calls.done("extend") > before)  # noqa: B023
-            site.harness.pass_time(0.6 * lease)
+            site.harness.pass_time(0.4 * lease)
 
         gate.open()
         wait_until(lambda: one.stats().succeeded == 1)
