@@ -13,6 +13,7 @@ import pytest
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.message import Message
 from django_gomq.bus.process.timers import Timers
+from django_gomq.bus.worker.pool import HandlerPool
 from django_gomq.bus.worker.ready_queue import ReadyQueue
 from django_gomq.bus.worker.worker import Worker
 from tests.bus.conftest import MakeBroker
@@ -147,16 +148,16 @@ def test_what_a_hanging_thread_had_taken_goes_to_others(
 def test_a_handler_thread_that_died_is_replaced(
     make_broker: MakeBroker, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handled: list[int] = []
+    strangers, handled = handler_threads(), list[int]()  # other tests' may still live
     broker = make_broker(get_worker=lambda: worker)
     broker.consume("a.b", lambda m: handled.append(m.data), name="c", concurrency=2)
     publish(broker, "a.b")
     wait_until(lambda: handled == [0])
-    victims = handler_threads()
+    victims = handler_threads() - strangers
     next_item = ReadyQueue.next
 
     def die(queue: ReadyQueue[Any], timeout: float = -1) -> Any:
-        if threading.current_thread().name.startswith("gomq-handler"):
+        if threading.current_thread() in handler_threads() - strangers:
             raise SystemExit
         return next_item(queue, timeout)
 
@@ -242,6 +243,15 @@ def test_timers_outlive_whatever_a_callback_raises(error: BaseException) -> None
     timers.stop()
     assert told[0] is error
     assert not timers.is_alive
+
+
+def test_a_pool_that_was_closed_starts_no_thread() -> None:
+    pool = HandlerPool(2, lambda _: None)
+
+    pool.close()
+    pool.start_missing()
+
+    assert pool.dead() == [1, 2]
 
 
 def test_parts_that_do_not_run_are_named() -> None:
