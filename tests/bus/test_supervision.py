@@ -269,7 +269,7 @@ def test_parts_that_do_not_run_are_named() -> None:
     ("part", "answer", "told"),
     [
         ("worker.async_loop.AsyncLoop.is_alive", False, "event loop"),
-        ("housekeeping.Housekeeping.is_dead", True, "housekeeping"),
+        ("process.housekeeping.Housekeeping.is_dead", True, "housekeeping"),
     ],
 )
 def test_a_part_is_named_where_it_is_needed(

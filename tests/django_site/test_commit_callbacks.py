@@ -188,7 +188,6 @@ def test_a_commit_in_a_command_waits_for_room_without_limit(
         messages: Sequence[Message[int]],
         timeout: float | None,
         parents: object,
-        answers: object,
     ) -> list[PublishError | None]:
         waits.append(timeout)
         return [None] * len(messages)

@@ -119,7 +119,6 @@ def test_the_timeout_is_for_all_brokers_together(
         messages: Sequence[Message[int]],
         timeout: float,
         parents: object,
-        answers: object,
     ) -> list[None]:
         waits.append(timeout)
         return [None] * len(messages)

@@ -247,13 +247,13 @@ def test_each_part_that_should_run_and_does_not_is_told(
 def test_a_dead_reader_is_told(
     live_site: UseSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django_gomq.backends.memory import MemoryBackend
+    from django_gomq.bus.runtime import BrokerRuntime
 
     seen = listen("page.viewed")
     live_site()
     emit("page.viewed")
     seen.wait_for(1)
-    monkeypatch.setattr(MemoryBackend, "is_reading", False)
+    monkeypatch.setattr(BrokerRuntime, "is_reading", False)
 
     response = Client().get("/gomq/livez")
 

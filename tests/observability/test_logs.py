@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_gomq.bus.delivery import DropReason, RetryAfter, RetryLater
-from django_gomq.bus.errors import PublishError, QueueFullError
+from django_gomq.bus.errors import PublishError, PublishUnknownError, QueueFullError
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.stats import Remainder
@@ -93,6 +93,21 @@ def test_a_refusal_is_a_warning_that_says_what_and_why(
         "reason": "queue_full",
         "count": 1,
     }
+
+
+def test_what_a_server_did_not_answer_is_a_warning_and_no_refusal(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        hook.unknown("default", "a", PublishUnknownError("No answer in 5 s."))
+
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("gomq.publish", "WARNING")
+    assert record.getMessage() == (
+        "The server of broker default may have taken 1 of a, or not: "
+        "PublishUnknownError: No answer in 5 s."
+    )
+    assert extras(record)["kind"] == "unknown"
 
 
 def test_a_drop_is_a_warning_for_each_event_type(

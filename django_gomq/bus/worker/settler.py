@@ -298,6 +298,6 @@ def _observe_served(
         counts.duration.observe(times[1] - times[0])
         counts.wait.observe(times[0] - served[0].available)
         return
-    counts.duration.observe_all(list(map(sub, times[1:], times)))
+    counts.duration.observe_between(times)
     available = (served if isinstance(served, Chunk) else Chunk(served)).available
     counts.wait.observe_all(list(map(sub, times, available)))

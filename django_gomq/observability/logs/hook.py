@@ -106,6 +106,7 @@ consumer_logger: Final = logging.getLogger("gomq.consumer")
 bus_logger: Final = logging.getLogger("gomq.bus")
 
 REFUSED: Final = "Broker %s refused %d of %s: %s"
+UNKNOWN: Final = "The server of broker %s may have taken %d of %s, or not: %s"
 DROPPED: Final = "Consumer %s will not see %d of %s: %s"
 RETRYING: Final = (
     "Consumer %s failed in attempt %d of %s, again in %.3f s (%d like it): %s"
@@ -127,7 +128,11 @@ PENDING: Final = "%d more since the last such line: %s, event %s, consumer %s, %
 LEFT: Final = "Broker %s stopped in %.1f s and left %d undelivered, %d in work: %s"
 CLEAN: Final = "Broker %s stopped in %.1f s and left nothing"
 
-_LOGGERS: Final = {"refused": publish_logger, "failed": bus_logger}
+_LOGGERS: Final = {
+    "refused": publish_logger,
+    "unknown": publish_logger,
+    "failed": bus_logger,
+}
 
 
 class LogHook(Hook):
@@ -152,6 +157,14 @@ class LogHook(Hook):
         if count:
             args = broker, count, subject.event, describe_error(error)
             _log(WARNING, REFUSED, args, subject, count)
+
+    def unknown(self, broker: str, event: str, error: PublishError) -> None:
+        """Warn, within the limit."""
+        subject = Subject("unknown", broker, printable(event))
+        count = self._limiter.admit(subject)
+        if count:
+            args = broker, count, subject.event, describe_error(error)
+            _log(WARNING, UNKNOWN, args, subject, count)
 
     def dropped(
         self,

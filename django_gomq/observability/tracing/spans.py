@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from django_gomq.bus.delivery import Ack, DeadLettered, Outcome, RetryAfter
-from django_gomq.bus.errors import GoMQError, NoConsumerError
+from django_gomq.bus.errors import GoMQError, NoConsumerError, error_class_name
 from django_gomq.bus.hooks import Attempt
 from django_gomq.bus.message import Message
 
@@ -108,7 +108,7 @@ def end_send(span: Span, error: Exception | None) -> None:
         span.set_status(StatusCode.ERROR, str(error))
     elif error is not None:
         span.set_attribute(OUTCOME, "refused")
-        span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+        span.set_attribute(ERROR_TYPE, error_class_name(error))
         # Without the text of a client library, which may quote the payload.
         span.set_status(StatusCode.ERROR)
     span.end()
@@ -136,6 +136,6 @@ def set_outcome(span: Span, outcomes: Sequence[Outcome]) -> None:
             error, verdict
         ):
             span.set_attribute(OUTCOME, verdict)
-            span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+            span.set_attribute(ERROR_TYPE, error_class_name(error))
             # Without the error's text, which may quote the payload; logs have it.
             span.set_status(StatusCode.ERROR)
