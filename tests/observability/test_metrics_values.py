@@ -335,6 +335,42 @@ def test_the_dispatcher_counts_as_down_only_where_it_should_run(
     assert Page(registry).sum("dispatcher_up") == 1
 
 
+def test_a_broker_whose_timers_do_not_run_is_down(
+    make_broker: MakeBroker,
+    registry: CollectorRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker(threads=1)
+    broker = make_broker(get_worker=lambda: worker)
+    install(lambda: [broker], lambda: worker, registry=registry)
+    assert Page(registry).sum("dispatcher_up") == 1
+    broker.start()
+    assert Page(registry).sum("dispatcher_up") == 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr("django_gomq.bus.timers.Timers.is_alive", False)
+        assert Page(registry).sum("dispatcher_up") == 0
+
+    worker.stop(timeout=5)
+    broker.close(timeout=0)
+    assert Page(registry).sum("dispatcher_up") == 1
+
+
+def test_what_observers_were_not_told_is_counted(
+    make_broker: MakeBroker, registry: CollectorRegistry
+) -> None:
+    broker = make_broker(hooks=[Broken()])
+    housekeeping = broker.hooks.housekeeping
+    assert housekeeping is not None
+    install(lambda: [broker], registry=registry)
+    before = Page(registry).sum("telemetry_errors_total", kind="Housekeeping")
+
+    housekeeping.lost += 3
+
+    after = Page(registry).sum("telemetry_errors_total", kind="Housekeeping")
+    assert (before, after) == (0, 3)
+
+
 def test_brokers_stand_beside_each_other(
     make_broker: MakeBroker, registry: CollectorRegistry
 ) -> None:

@@ -157,6 +157,11 @@ class Worker:
         """How many handler threads live, those included that were replaced."""
         return self._pool.alive
 
+    @property
+    def has_timers(self) -> bool:
+        """Whether the timers run, or nobody has needed them yet."""
+        return self.timers.is_alive or not self._pool.is_started or self._ready.closed
+
     def dead_parts(self) -> list[str]:
         """Name the threads that should run in a started worker and do not."""
         dead = [f"handler thread {number}" for number in self._pool.dead()]

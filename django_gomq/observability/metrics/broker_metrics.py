@@ -57,8 +57,11 @@ _NO_QUEUE: Final = QueueStats()
 _as_text: Callable[[float], str] = floatToGoString
 
 
-def add_broker(out: Catalogue, broker: Broker) -> None:
-    """Add the values of every metric that is about this broker."""
+def add_broker(out: Catalogue, broker: Broker, *, has_timers: bool = True) -> None:
+    """Add the values of every metric that is about this broker.
+
+    Without its timers what is delayed or failed comes no more: it counts as down.
+    """
     stats = broker.stats()
     backend = broker.backend_name
     consumers = {consumer.name: consumer for consumer in broker.consumers}
@@ -74,7 +77,7 @@ def add_broker(out: Catalogue, broker: Broker) -> None:
         _add_consumer(out, where, numbers)
         _add_pairs(out, where, consumer, _events_of(consumer, events), numbers)
         out.info.add_metric([*where, backend, consumer.severity], 1)
-    is_down = stats.started and not stats.reader_up
+    is_down = stats.started and not (stats.reader_up and has_timers)
     out.dispatcher_up.add_metric([broker.alias], not is_down)
 
 

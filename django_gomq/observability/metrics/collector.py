@@ -118,8 +118,11 @@ class BusCollector(Collector):
             self.failures.note(type(self).__name__, "A scrape is incomplete")
 
     def _add_brokers(self, out: Catalogue, watched: list[Hooks]) -> None:
+        worker = self.get_worker()
+        has_timers = worker is None or worker.has_timers
         for broker in self.get_brokers():
-            self._guard(functools.partial(add_broker, out, broker))
+            add = functools.partial(add_broker, out, broker, has_timers=has_timers)
+            self._guard(add)
             self._guard(functools.partial(_watch, broker, watched))
 
     def _add_process(self, out: Catalogue, watched: list[Hooks]) -> None:
