@@ -74,10 +74,16 @@ class SettlementBatcher:
         """Whether its thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
-    def add(self, conclude: Conclude, settlements: Sequence[Settlement]) -> None:
+    def add(
+        self,
+        conclude: Conclude,
+        settlements: Sequence[Settlement],
+        *,
+        is_urgent: bool = False,
+    ) -> None:
         """Have these told, and ``conclude`` called with them and the answers.
 
-        After a stop they count as lost: the server hands the messages out again.
+        What is urgent waits for no others, but for a call that is under way. After a stop they count as lost: the server hands the messages out again.
         """
         if not settlements:
             return
@@ -85,10 +91,12 @@ class SettlementBatcher:
             has_ended = self._has_ended
             if not has_ended:
                 before = len(self._waiting)
-                if not before:
+                if is_urgent:
+                    self._due = 0.0
+                elif not before:
                     self._due = time.monotonic() + BATCH_SECONDS
                 self._waiting.extend(_Entry(conclude, each) for each in settlements)
-                if not before or before < BATCH <= len(self._waiting):
+                if is_urgent or not before or before < BATCH <= len(self._waiting):
                     self._changed.notify()
         if has_ended:
             conclude(settlements, [Settled.LOST_LEASE] * len(settlements))

@@ -55,7 +55,13 @@ class Results(msgspec.Struct):
 class Batcher(Protocol):
     """Who tells a server how deliveries ended, without keeping us waiting."""
 
-    def add(self, conclude: Conclude, settlements: Sequence[Settlement]) -> None:
+    def add(
+        self,
+        conclude: Conclude,
+        settlements: Sequence[Settlement],
+        *,
+        is_urgent: bool = False,
+    ) -> None:
         """Have these told, and ``conclude`` called with them and the answers."""
 
 
@@ -150,7 +156,9 @@ class Settler:
                 self._count_ended(delivery, outcome)
         for delivery, outcome in again:
             self._retry_here(delivery, outcome)
-        batcher.add(self._conclude, settlements)
+        # The next of a key waits for the answer.
+        is_urgent = self._subscription.consumer.ordered_by_key
+        batcher.add(self._conclude, settlements, is_urgent=is_urgent)
         self._report(again)
 
     def give_up(self, delivery: Delivery, error: BaseException) -> None:
