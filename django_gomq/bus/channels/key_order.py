@@ -23,6 +23,8 @@ class KeyOrder:
         self._lock = Lock()
         self._waiting: dict[str, deque[Delivery]] = {}  # by key; a key here is held
         self._admitted: deque[Delivery] = deque()
+        self.blocked = 0
+        """How many wait here behind another one of their key."""
 
     def take(self, most: int) -> list[Delivery]:
         """Return up to ``most`` deliveries whose keys are free, and now theirs."""
@@ -43,6 +45,7 @@ class KeyOrder:
             return True
         if key in self._waiting:
             self._waiting[key].append(delivery)
+            self.blocked += 1
             return False
         self._waiting[key] = deque()
         return True
@@ -68,6 +71,7 @@ class KeyOrder:
     def _pass_on(self, key: str) -> bool:
         if self._waiting[key]:
             self._admitted.append(self._waiting[key].popleft())
+            self.blocked -= 1
             return True
         del self._waiting[key]
         return False
@@ -78,6 +82,7 @@ class KeyOrder:
             taken: list[Delivery] = []
             for waiting in self._waiting.values():
                 taken += _pick(waiting, is_wanted)
+            self.blocked -= len(taken)
             admitted = _pick(self._admitted, is_wanted)
             for delivery in admitted:
                 if delivery.message.key is not None:

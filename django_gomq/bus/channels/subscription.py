@@ -153,7 +153,9 @@ class Subscription:
 
     def _count_waiting(self) -> int:
         ended = self.in_flight + self.unsettled
-        return self.channel.held - len(self.retries) - ended
+        # One key that waits for its retry must not keep the others at the server.
+        blocked = self.keys.blocked if self.keys is not None else 0
+        return self.channel.held - len(self.retries) - ended - blocked
 
     @property
     def busy_keys(self) -> frozenset[str]:
