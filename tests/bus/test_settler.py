@@ -62,7 +62,13 @@ class Server:
         self.let_gone: list[Delivery] = []
         self.exchanged: list[tuple[Delivery, Delivery]] = []
 
-    def add(self, conclude: Conclude, settlements: Sequence[Settlement]) -> None:
+    def add(
+        self,
+        conclude: Conclude,
+        settlements: Sequence[Settlement],
+        *,
+        is_urgent: bool = False,
+    ) -> None:
         self.told += settlements
         if settlements:
             conclude(settlements, [self._answer(settled) for settled in settlements])
@@ -286,7 +292,13 @@ def test_until_the_server_answers_a_delivery_is_in_flight_and_keeps_room_and_key
     class Slow(Server):
         later: Callable[[], None]
 
-        def add(self, conclude: Conclude, settlements: Sequence[Settlement]) -> None:
+        def add(
+            self,
+            conclude: Conclude,
+            settlements: Sequence[Settlement],
+            *,
+            is_urgent: bool = False,
+        ) -> None:
             self.later = partial(super().add, conclude, settlements)
 
     server = Slow()

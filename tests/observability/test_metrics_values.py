@@ -348,7 +348,7 @@ def test_a_broker_whose_timers_do_not_run_is_down(
     assert Page(registry).sum("dispatcher_up") == 1
 
     with monkeypatch.context() as patch:
-        patch.setattr("django_gomq.bus.timers.Timers.is_alive", False)
+        patch.setattr("django_gomq.bus.process.timers.Timers.is_alive", False)
         assert Page(registry).sum("dispatcher_up") == 0
 
     worker.stop(timeout=5)

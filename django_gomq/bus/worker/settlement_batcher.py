@@ -83,7 +83,8 @@ class SettlementBatcher:
     ) -> None:
         """Have these told, and ``conclude`` called with them and the answers.
 
-        What is urgent waits for no others, but for a call that is under way. After a stop they count as lost: the server hands the messages out again.
+        What is urgent waits for no others, but for a call that is under way. After a
+        stop they count as lost: the server hands the messages out again.
         """
         if not settlements:
             return

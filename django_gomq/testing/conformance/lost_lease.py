@@ -121,7 +121,7 @@ class LostLeaseTheme:
         wait_until(lambda: gate.entered)
         two.consume(notes)
 
-        for _ in range(4):
+        for _ in range(3):
             before = one.calls.done("extend")
             wait_until(lambda: one.calls.done("extend") > before)  # noqa: B023
             site.harness.pass_time(0.4 * lease)

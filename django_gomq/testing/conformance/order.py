@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
@@ -115,21 +117,51 @@ class OrderTheme:
         if not site.promises("ordered_by_key"):
             return
 
-        def fail_first(message: Message[Any]) -> None:
+        def fail_slowly(message: Message[Any]) -> None:
             if message.key == "bad":
+                time.sleep(0.6)  # so that little is fetched ahead
                 raise ValueError
 
-        process, notes = site.process(), Notes(fail_first)
+        process, notes = site.process(), Notes(fail_slowly)
         never = Retry(min_delay=600, max_delay=600)
         process.consume(notes, ordered_by_key=True, retry=never)
 
-        process.send(1, key="bad")
-        process.send(2, key="bad")
-        process.send(3, key="good")
-        process.send(4, key="good")
+        process.send(*range(1, 9), key="bad")
+        process.send(*range(9, 13), key="good")
 
-        wait_until(lambda: process.stats().succeeded == 2)
-        assert sorted(notes.numbers) == [1, 3, 4]
+        wait_until(lambda: process.stats().succeeded == 4)
+        assert sorted(notes.numbers) == [1, 9, 10, 11, 12]
+
+    def test_a_backend_is_told_which_keys_are_held(self, site: Site) -> None:
+        if not (site.promises("ordered_by_key") and site.promises("settles")):
+            return
+        busy: set[str] = set()
+
+        def look(name: str, given: Sequence[Any]) -> None:
+            if name == "fetch":
+                busy.update(*(want.busy_keys for want in given[0]))
+
+        process, gate = site.process(), site.gate(1)
+        process.consume(gate, ordered_by_key=True, concurrency=2, starts=False)
+        process.calls.before = look
+        process.broker.start()
+
+        process.send(1, key="held")
+
+        wait_until(lambda: busy == {"held"})
+
+    def test_a_key_does_not_wait_for_a_batch_to_fill(self, site: Site) -> None:
+        if not site.promises("ordered_by_key"):
+            return
+        process, notes, count = site.process(), Notes(), 300
+        process.consume(notes, ordered_by_key=True)
+        began = time.monotonic()
+
+        process.send_many(range(count), key="k")
+
+        wait_until(lambda: len(notes.handled) == count)
+        # Settlements are told in batches of 10 ms; a key holds up for its answer only.
+        assert time.monotonic() - began < count * 0.01
 
     def test_keys_keep_their_order_over_two_processes(self, site: Site) -> None:
         if not site.promises("ordered_by_key"):

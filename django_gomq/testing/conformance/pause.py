@@ -31,8 +31,9 @@ class PauseTheme:
         if not site.promises("durable"):
             return
         one, two, notes = site.process(), site.process(), Notes()
-        one.consume(print)
+        one.consume(print, starts=False)
         one.broker.pause(CONSUMER)
+        one.broker.start()
         two.consume(notes)
 
         one.send_many(range(20))

@@ -1,0 +1,133 @@
+"""What a backend need not write, and what the bus gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from django_gomq.bus.backend import (
+    Backend,
+    BackendContext,
+    Capabilities,
+    Settled,
+    Settlement,
+)
+from django_gomq.bus.broker import Broker
+from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.errors import (
+    ConfigurationError,
+    MessageError,
+    NoConsumerError,
+    PublishError,
+)
+from django_gomq.bus.message import Message
+from django_gomq.testing.conformance.site import wait_until
+
+
+class Bare(Backend):
+    """Writes what must be written, and nothing else."""
+
+    name: ClassVar[str] = "bare"
+    capabilities = Capabilities(durable=True)
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+
+    def open(self, context: BackendContext) -> None:
+        self.context = context
+
+    def publish_many(
+        self, messages: Sequence[Message[Any]], timeout: float | None
+    ) -> list[PublishError | None]:
+        self.published += [message.type for message in messages]
+        return [
+            NoConsumerError("nobody") if message.type == "x.y" else None
+            for message in messages
+        ]
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        return [Settled.DONE] * len(settlements)
+
+
+def test_a_backend_need_not_write_more_than_three_methods() -> None:
+    backend = Bare()
+    broker = Broker(lambda: backend, source="shop")
+    broker.consume("a.b", print, name="c")
+
+    assert broker.setup() == []
+    broker.start()
+    broker.publish(Message("a.b"))
+    with pytest.raises(NoConsumerError):
+        broker.publish(Message("x.y"))
+    wait_until(lambda: broker.stats().reader_up)
+
+    assert backend.published == ["a.b", "x.y"]
+    assert broker.stats().server == {}
+    assert broker.stats().queues["x.y"].unconsumed == 1
+    assert broker.dead_letters() == []
+    assert broker.discard(["none"]) == 0
+    assert broker.close(timeout=1).is_clean
+
+
+def test_what_a_backend_leaves_out_means_nothing() -> None:
+    backend, delivery = Bare(), Delivery(Message("a.b"), 0.0)
+
+    assert backend.check() == []
+    assert list(backend.fetch(())) == []
+    assert backend.extend([delivery]) == [Settled.DONE]
+    backend.release([delivery])
+    assert backend.dead_letters() == []
+    assert (backend.replay(["x"]), backend.discard(["x"])) == (0, 0)
+    assert (backend.stats(), backend.queue_stats()) == ({}, {})
+    assert backend.desired_state() == {}
+    with pytest.raises(NotImplementedError):
+        backend.publish_in_transaction([Message("a.b")], "default")
+
+
+def test_a_backend_is_told_where_it_is() -> None:
+    one, two = Bare(), Bare()
+    for backend in (one, two):
+        broker = Broker(lambda: backend, "orders", source="shop")  # noqa: B023
+        assert broker.backend_name == "bare"
+        broker.close(0)
+
+    assert (one.context.broker, one.context.source) == ("orders", "shop")
+    assert one.context.owner != two.context.owner
+
+
+def test_a_server_that_pushes_is_told_what_found_no_room() -> None:
+    backend = Bare()
+    broker = Broker(lambda: backend)
+    broker.consume("a.b", print, name="c", capacity=3)
+    broker.pause("c")
+    inbox = backend.context.inbox
+    deliveries = [Delivery(Message("a.b", b"%d" % n), 0.0, token=n) for n in range(5)]
+
+    assert inbox.wanted("c") == 0  # it is paused
+    rest = inbox.accept("c", deliveries)
+
+    assert list(rest) == deliveries[3:]
+    assert broker.stats().consumers["c"].depth == 3
+    assert inbox.withdraw("c", lambda each: each.token == 1, 0.0) == []
+    assert broker.stats().consumers["c"].depth == 2
+    assert broker.stats().consumers["c"].unaccounted == 0
+    broker.close(0)
+
+
+def test_what_is_not_promised_is_refused_with_a_way_out() -> None:
+    broker = Broker(Bare)
+    broker.consume("a.b", print, name="c")
+
+    with pytest.raises(ConfigurationError, match=r"has no priorities.*route 'a\.b'"):
+        broker.publish(Message("a.b", priority=9))
+    with pytest.raises(MessageError, match=r"takes up to 0\.0 s.*durable broker"):
+        broker.publish(Message("a.b", delay=1.0))
+    with pytest.raises(ConfigurationError, match="publish after its commit"):
+        broker.publish_in_transaction([Message("a.b")], "default")
+    with pytest.raises(ConfigurationError, match="'d': this backend has no order"):
+        broker.consume("a.b", print, name="d", ordered_by_key=True)
+    with pytest.raises(ConfigurationError, match="drop_oldest"):
+        broker.consume("a.b", print, name="e", overflow="drop_oldest")
+    broker.close(0)
