@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from django_gomq.bus.errors import (
     PublishUnknownError,
     QueueFullError,
 )
+from django_gomq.bus.hooks import PROPAGATED
 from django_gomq.bus.message import Message
 from django_gomq.bus.publisher import MAX_PAUSE, Link
 from tests.bus.observing import Watcher
@@ -215,6 +217,26 @@ def test_what_outlives_the_process_is_published_where_nothing_runs(
 
 
 @WAYS
+def test_what_outlives_the_process_is_published_though_no_thread_can_start(
+    server: Server, monkeypatch: pytest.MonkeyPatch, way: Way, count: int
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    broker = Broker(lambda: server)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert way(broker) is None
+    is_started = broker.is_started
+
+    assert way(broker) is None  # and tries again
+
+    assert (is_started, broker.is_started) == (False, True)
+    assert server.asked == [count] * 2
+    broker.close()
+
+
+@WAYS
 def test_a_server_that_is_away_is_asked_once_and_each_refusal_is_counted(
     broker: Broker, server: Server, watcher: Watcher, clock: Clock, way: Way, count: int
 ) -> None:
@@ -262,6 +284,19 @@ def test_a_backend_that_raises_ends_every_watch(
         publish_two(broker)
 
     assert len(watcher.named("published")) == len(watcher.named("publishing")) == 2
+
+
+def test_what_watchers_need_not_see_they_are_not_shown(
+    broker: Broker, server: Server, watcher: Watcher
+) -> None:
+    messages = [Message[Any]("a.b"), Message[Any]("a.b")]
+
+    broker.hand_over_many(messages, None, [PROPAGATED, PROPAGATED])
+    unseen = watcher.named("publishing")
+    broker.hand_over_many(messages, None, [PROPAGATED, ("parent",)])
+
+    assert unseen == []
+    assert watcher.named("publishing") == [("a.b", "parent")]
 
 
 @pytest.mark.parametrize("answer", [None, QueueFullError("full")], ids=repr)

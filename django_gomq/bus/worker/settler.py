@@ -199,8 +199,8 @@ class Settler:
                     )
                 elif settled.outcome is not ACK:
                     self._count_ended(settled.delivery, settled.outcome)
-        if self._holder is not None:
-            self._holder.let_go(deliveries)
+        assert self._holder is not None  # noqa: S101 - who tells a server has one
+        self._holder.let_go(deliveries)
         # What was never started holds no key.
         subscription.finish(deliveries if is_started else (), len(deliveries))
         for settled in done:
