@@ -140,6 +140,7 @@ class Site:
             assert subscription.channel.held == 0
             assert subscription.busy_keys == frozenset()
             assert not subscription.has_work
+            assert subscription.keys is None or subscription.keys.blocked == 0
         assert runtime._inbox.held.all() == {}
         assert self.book.together == 1, "two of one key were handled at once"
 

@@ -109,6 +109,7 @@ def test_what_comes_together_goes_in_one_call_and_comes_back_in_one(
 ) -> None:
     told = settlements(5)
 
+    batcher.add(concluded, [])  # which is not told
     batcher.add(concluded, told)
 
     wait_until(lambda: concluded.are(told))
@@ -165,16 +166,6 @@ def test_each_gets_the_answers_to_its_own_in_their_order(
         if answer is Settled.LOST_LEASE
     }
     assert lost == set(told[::3])
-
-
-def test_nothing_is_not_told(
-    server: Server, batcher: SettlementBatcher, concluded: Concluded
-) -> None:
-    batcher.add(concluded, [])
-    batcher.add(concluded, settlements(1))
-
-    wait_until(lambda: concluded.answers)
-    assert len(server.calls) == len(concluded.calls) == 1
 
 
 def test_while_a_server_is_slow_nobody_who_adds_waits(

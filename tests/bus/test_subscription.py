@@ -435,3 +435,4 @@ def test_races_of_all_that_moves_deliveries_lose_no_permit_and_no_key(
     assert (subscription.channel.held, stats.depth, stats.scheduled) == (0, 0, 0)
     assert (subscription.busy_keys, subscription.has_work) == (frozenset(), False)
     assert stats.handed_back == len(race.withdrawn)
+    assert subscription.keys is None or subscription.keys.blocked == 0
