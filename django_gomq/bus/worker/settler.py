@@ -150,8 +150,9 @@ class Settler:
             for delivery, outcome in told
         ]
         with self._subscription.counts.lock:
-            self._observe(results)
+            # In this order: a drain looks without the lock, and must see one of them.
             self._subscription.unsettled += len(settlements)
+            self._observe(results)
             for delivery, outcome in again:
                 self._count_ended(delivery, outcome)
         for delivery, outcome in again:
