@@ -178,12 +178,14 @@ class InstrumentedPublisher:
     def _publish_linked_many(
         self, messages: Sequence[Message[Any]], timeout: float | None
     ) -> Sequence[PublishError | None]:
-        refusal = self._link.refusal(messages[0].type) if messages else None
+        if not messages:
+            return ()
+        refusal = self._link.refusal(messages[0].type)
         if refusal is not None:
             return [refusal] * len(messages)
         answers = self._backend.publish_many(messages, timeout)
         if self._has_server:
-            self._link.note(answers[-1] if answers else None)
+            self._link.note(_of_the_server(answers))
             self._count_accepted(messages, answers)
         return answers
 
@@ -230,3 +232,9 @@ class InstrumentedPublisher:
         else:
             self._refusals.count_refused(event, error.code)
             self._hooks.notify(lambda hook: hook.refused(broker, event, error))
+
+
+def _of_the_server(answers: Sequence[PublishError | None]) -> PublishError | None:
+    """Return what they say of the server: of some it need not have been asked."""
+    away = (each for each in answers if isinstance(each, BackendUnavailableError))
+    return next(away, answers[-1]) if any(answers) else None

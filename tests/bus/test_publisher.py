@@ -14,6 +14,7 @@ from django_gomq.bus.backend import Backend, BackendContext, Capabilities, Settl
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.errors import (
     BackendUnavailableError,
+    NoConsumerError,
     PublishError,
     PublishUnknownError,
     QueueFullError,
@@ -330,5 +331,22 @@ def test_a_closed_broker_writes_into_no_transaction(
 def test_a_publish_of_nothing_asks_nobody(broker: Broker, server: Server) -> None:
     server.answer = AWAY
     assert publish(broker) is not None
+    server.answer = None
 
     assert broker.publish_many([]) == []
+
+    assert server.asked == [1]
+    assert publish(broker) is not None  # it is still known to be away
+
+
+def test_a_server_that_is_away_for_some_of_many_is_away(
+    broker: Broker, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [AWAY, NoConsumerError("nobody")]  # which no server was asked for
+    monkeypatch.setattr(server, "publish_many", lambda *_: answers)
+    assert broker.publish_many([Message("a.b"), Message("a.c")]) == answers
+    monkeypatch.undo()
+
+    assert publish(broker) is not None
+
+    assert server.asked == []
