@@ -102,13 +102,14 @@ def _publish_chunk(
     messages = [receipt.message for receipt in receipts]
     try:
         answers = broker.hand_over_many(messages, timeout, parents)
+        for receipt, error in zip(receipts, answers, strict=True):
+            if error is None:
+                receipt.state = "accepted"
     except BaseException:  # a signal handler's: some of these may have been taken
         for receipt in receipts:
-            receipt.doubt()
+            if receipt.state == "pending":
+                receipt.doubt()
         raise
-    for receipt, error in zip(receipts, answers, strict=True):
-        if error is None:
-            receipt.state = "accepted"
     return answers
 
 
@@ -273,6 +274,8 @@ def _write_into_transaction(batch: EmitBatch, connection: BaseDatabaseWrapper) -
 
 def _note_commit(batches: Iterable[EmitBatch], may_wait: bool) -> None:
     for batch in batches:
+        emitter = batch.emitter
+        emitter.broker.count_committed(emitter.event_type, len(batch.receipts))
         _accept_all(batch.receipts, may_wait)
 
 

@@ -304,9 +304,9 @@ class Broker:
     ) -> None:
         """Write messages that were checked into the open transaction of a database.
 
-        They exist once it commits. Raises ConfigurationError where the backend is not
-        ``transactional``, BrokerClosedError, and what the database raises; blocks as
-        it does.
+        They exist once it commits, and count as published by ``count_committed``.
+        Raises ConfigurationError where the backend is not ``transactional``,
+        BrokerClosedError, and what the database raises; blocks as it does.
         """
         runtime = self._current_runtime()
         if not runtime.backend.capabilities.transactional:
@@ -319,9 +319,13 @@ class Broker:
             raise runtime.why_not_running(messages[0].type)
         runtime.publisher.publish_in_transaction(messages, using, parents)
 
+    def count_committed(self, event: str, count: int = 1) -> None:
+        """Count messages that were written into a transaction which has committed."""
+        self._current_runtime().counts.count_accepted(event, count)
+
     def count_rolled_back(self, event: str, count: int = 1) -> None:
         """Count messages that a rollback took back before they were published."""
-        self._current_runtime().refusals.count_rolled_back(event, count)
+        self._current_runtime().counts.count_rolled_back(event, count)
 
     @property
     def hooks(self) -> Hooks:

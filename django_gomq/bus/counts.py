@@ -234,10 +234,10 @@ class PublishCounts:
         with self._lock:
             self._refused[self._labels.of(event), reason] += 1
 
-    def count_accepted(self, event: str) -> None:
-        """Count one message that a server took."""
+    def count_accepted(self, event: str, count: int = 1) -> None:
+        """Count messages that a server took."""
         with self._lock:
-            self._accepted[self._labels.of(event)] += 1
+            self._accepted[self._labels.of(event)] += count
 
     def count_unknown(self, event: str) -> None:
         """Count one message that a server may have taken, or not."""

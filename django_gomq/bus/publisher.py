@@ -207,7 +207,6 @@ class InstrumentedPublisher:
         error: Exception | None = None
         try:
             self._backend.publish_in_transaction(messages, using)
-            self._count_accepted(messages, [None] * len(messages))
         except Exception as raised:
             error = raised
             raise

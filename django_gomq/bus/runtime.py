@@ -107,7 +107,7 @@ class BrokerRuntime:
         self._ordered: tuple[Consumer, ...] = ()
         """Those with ordered_by_key."""
         self._labels = Labels(declared)
-        self.refusals = PublishCounts(self._labels)
+        self.counts = PublishCounts(self._labels)
         self.backend = make_backend()
         kept = self.backend.kept_dead_letters
         self._letters = DeadLetterRing(
@@ -131,7 +131,7 @@ class BrokerRuntime:
             else None
         )
         self.publisher = InstrumentedPublisher(
-            alias, self.backend, self.hooks, self.refusals
+            alias, self.backend, self.hooks, self.counts
         )
         self.publish: Publish = self.publisher.publish
         """Takes one message, or raises the PublishError that says why not."""
@@ -409,7 +409,7 @@ class BrokerRuntime:
     def stats(self) -> BrokerStats:
         """Return the numbers as they are now."""
         queues = dict(self.backend.queue_stats())
-        for event, refusals in self.refusals.state().items():
+        for event, refusals in self.counts.state().items():
             queue = queues.get(event, QueueStats())
             queues[event] = msgspec.structs.replace(
                 queue,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from django_gomq.bus.backend import ConsumerState
 
@@ -72,6 +74,30 @@ class PauseTheme:
         process.wait_until_quiet()
         stats = process.stats()
         assert (stats.capacity, stats.succeeded) == (3, 20)
+
+    def test_what_a_shrunk_channel_cannot_hold_goes_back(self, site: Site) -> None:
+        if not site.promises("settles"):
+            return
+        process, gate = site.process(), site.gate()
+
+        def shrink(name: str, given: Sequence[Any]) -> None:
+            if name == "fetch" and given[0]:
+                process.broker.resize(CONSUMER, 2)
+
+        process.consume(gate, concurrency=5, starts=False)
+        process.send_many(range(10), key="k")
+        process.calls.before = shrink
+        process.broker.start()
+        wait_until(lambda: len(gate.entered) == 2)
+        wait_until(lambda: process.calls.done("release"))
+        stats = process.stats()
+        assert (stats.depth, sum(stats.dispatched.values())) == (0, 2)
+
+        gate.open()
+
+        wait_until(lambda: process.stats().succeeded == 10)
+        assert sorted(gate.handled) == [(number, 1) for number in range(10)]
+        assert process.stats().unaccounted == 0
 
     def test_no_more_is_fetched_than_there_is_room_for(self, site: Site) -> None:
         process, gate = site.process(), site.gate(0)
