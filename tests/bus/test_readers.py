@@ -16,8 +16,13 @@ from django_gomq.bus.backend import (
     Settled,
 )
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.channels.subscription import Subscription
+from django_gomq.bus.consumer import make_consumer
+from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.errors import PublishError
+from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
+from django_gomq.bus.readers import HeldDeliveries, PullReader
 from tests.bus.observing import Recorder
 from tests.bus.waiting import wait_until
 
@@ -117,3 +122,28 @@ def test_a_server_that_is_away_keeps_no_stop_from_its_end(
 
     assert remainder.is_clean
     assert failures(recorder) == [("stop", "close")]
+
+
+def test_a_retry_of_what_was_given_to_somebody_else_is_not_held() -> None:
+    consumer = make_consumer(["a.b"], print, name="c", options={})
+    subscription = Subscription("default", consumer, hooks=Hooks())
+    first, again = (Delivery(Message("a.b"), 0.0) for _ in range(2))
+    held = HeldDeliveries()
+    held.hold([first], subscription)
+
+    exchanged = held.exchange(first, again)
+    held.let_go([again])  # its lease is lost
+    once_more = held.exchange(again, first)
+
+    assert (exchanged, once_more, dict(held.all())) == (True, False, {})
+
+
+def test_a_reader_that_runs_starts_no_second_thread(server: Server) -> None:
+    reader = PullReader(server, Hooks())
+
+    for _ in range(2):
+        reader.start(lambda call: False)
+
+    threads = [t for t in threading.enumerate() if t.name == "gomq-server-reader"]
+    reader.stop()
+    assert len(threads) == 1

@@ -7,6 +7,7 @@ from django.db import transaction
 
 from django_gomq import ConfigurationError, consumer, emit, emit_many, get_broker
 from django_gomq.bus.errors import BackendUnavailableError, PublishUnknownError
+from django_gomq.observability.metrics import render
 from tests.django_site import outbox
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Undo, listen, wait_quiet
@@ -171,3 +172,7 @@ def test_a_publish_that_is_not_answered_is_neither_accepted_nor_refused(
     numbers = get_broker().stats().queues["page.viewed"]
     assert (receipt.state, receipt.reason, bool(receipt)) == ("unknown",) * 2 + (False,)
     assert (numbers.published, dict(numbers.refused), numbers.unknown) == (0, {}, 1)
+    page = render("")[0].decode()
+    where = '{broker="default",event="page.viewed"'
+    assert f"gomq_messages_unknown_total{where}}} 1.0" in page
+    assert f'gomq_messages_refused_total{where},reason="unavailable"}} 0.0' in page
