@@ -42,7 +42,8 @@ class Blocking(logging.Handler):
         self.lines: list[str] = []
 
     def createLock(self) -> None:  # noqa: N802 - logging's own name
-        self.lock = None
+        # None will not do: Python 3.13 enters it.
+        self.lock = threading.Semaphore(1000)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())

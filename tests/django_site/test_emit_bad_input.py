@@ -164,7 +164,7 @@ def test_an_undecodable_body_is_dead_lettered_and_the_next_message_goes_on(
     for body in (b"\xff", b'{"record_id": "x"}', b'{"record_id": 3}'):
         broker.publish(Message("clinic.record.saved", body))
 
-    wait_until(lambda: seen)
+    wait_until(lambda: seen and len(broker.dead_letters()) == 2)
     assert seen == [RecordSaved(record_id=3)]
     assert [one.error.split(":")[0] for one in broker.dead_letters()] == [
         "DecodeError",
