@@ -135,7 +135,7 @@ class PullReader(Reader):
         self._settlers = {**self._settlers, consumer: settler}
 
     def start(self, run_soon: RunSoon) -> None:
-        if self._thread is None:
+        if not self.is_up:
             thread = Thread(target=self._run, name=self._name, daemon=True)
             thread.start()
             self._thread = thread
@@ -170,10 +170,10 @@ class PullReader(Reader):
             try:
                 self._step()
                 self._failures = 0
-            except Exception as error:  # noqa: BLE001 - a server that comes again
+            except BaseException as error:  # noqa: BLE001 - whatever a client raises
                 self._note(error)
 
-    def _note(self, error: Exception) -> None:
+    def _note(self, error: BaseException) -> None:
         self._failures += 1
         if self._failures == 1:  # once for each outage
             self.report(error)
@@ -204,7 +204,7 @@ class PullReader(Reader):
             every.done()
             try:
                 look()
-            except Exception as error:  # noqa: BLE001 - the next look comes
+            except BaseException as error:  # noqa: BLE001 - the next look comes
                 self.report(error)
 
     def _count(self) -> None:

@@ -35,12 +35,14 @@ class Server(Backend):
 
     def __init__(self) -> None:
         self.fails: set[str] = set()
+        self.error: BaseException = ConnectionError()
         self.desired: dict[str, ConsumerState] = {}
         self.fetched = threading.Event()
 
     def _answer(self, name: str) -> None:
         if name in self.fails:
-            raise ConnectionError(name)
+            self.error.args = (name,)
+            raise self.error
 
     def open(self, context: BackendContext) -> None: ...
 
@@ -50,6 +52,7 @@ class Server(Backend):
         return [None] * len(messages)
 
     def fetch(self, wants: Sequence[Any]) -> Sequence[Any]:
+        self._answer("fetch")
         self.fetched.set()
         return ()
 
@@ -110,6 +113,21 @@ def test_a_look_that_fails_is_reported_and_keeps_nothing_from_being_fetched(
 
     wait_until(server.fetched.is_set)
     wait_until(lambda: ("reader", "desired_state") in failures(recorder))
+
+
+@pytest.mark.parametrize("error", [SystemExit(), KeyboardInterrupt(), GeneratorExit()])
+@pytest.mark.parametrize("call", ["fetch", "desired_state"])
+def test_whatever_a_client_raises_the_reader_goes_on(
+    server: Server, broker: Broker, recorder: Recorder, error: BaseException, call: str
+) -> None:
+    server.fails, server.error = {call}, error
+    broker.start()
+    wait_until(lambda: ("reader", call) in failures(recorder))
+
+    server.fails = set()
+
+    wait_until(server.fetched.is_set)
+    assert broker.stats().reader_up
 
 
 def test_a_server_that_is_away_keeps_no_stop_from_its_end(
