@@ -203,6 +203,21 @@ def test_a_thread_that_cannot_be_had_is_tried_again(
     assert not housekeeping.is_dead
 
 
+def test_what_waits_for_a_thread_gets_one_without_another_call(
+    housekeeping: Housekeeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = Event()
+    with monkeypatch.context() as shortage:
+        refuse_threads(shortage, RuntimeError("can't start new thread"))
+        housekeeping.hand_over(ran.set)
+        assert housekeeping.is_dead
+
+    housekeeping.revive()
+
+    assert ran.wait(LONG)
+    assert not housekeeping.is_dead
+
+
 def test_an_exception_of_a_signal_handler_leaves_the_start_to_the_next(
     housekeeping: Housekeeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:

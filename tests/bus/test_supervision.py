@@ -290,3 +290,22 @@ def test_a_part_is_named_where_it_is_needed(
     monkeypatch.setattr(f"django_gomq.bus.{part}", answer)
 
     assert worker.dead_parts() == [told]
+
+
+def test_observers_that_wait_for_a_thread_get_one_without_another_event(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, observed = Thread.start, Event()
+
+    def refuse(thread: Thread) -> None:
+        if thread.name == "gomq-housekeeping":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    worker.start()
+    with monkeypatch.context() as shortage:
+        shortage.setattr(Thread, "start", refuse)
+        worker.housekeeping.hand_over(observed.set)
+        assert worker.housekeeping.is_dead
+
+    assert observed.wait(LONG)

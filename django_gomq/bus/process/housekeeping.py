@@ -103,6 +103,11 @@ class Housekeeping:
             thread.join(timeout)
         return has_run
 
+    def revive(self) -> None:
+        """Start the thread if calls wait for one that is not there. Does not block."""
+        if self.is_dead:
+            self._wake()
+
     @property
     def errors(self) -> int:
         """How many calls were lost or raised something."""

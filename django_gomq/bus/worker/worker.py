@@ -113,6 +113,7 @@ class Worker:
             self._pool.start_missing,
             self._start_loop,
             self._loop.watch,
+            self.housekeeping.revive,
             self._wake_again,
         ):
             self._guard(step)
@@ -278,7 +279,7 @@ class Worker:
     def _tell_idle(self) -> None:
         try:
             self.environment.thread_idle()
-        except Exception as error:  # noqa: BLE001 - a environment's bug ends no thread
+        except Exception as error:  # noqa: BLE001 - an environment's bug ends no thread
             self._report("environment")(error)
 
     def _report_block(self, consumer: str, seconds: float, where: str) -> None:
