@@ -146,10 +146,10 @@ class Hook:
         """Run after a consumer gave a message up."""
 
     def overran(self, broker: str, consumer: str, seconds: float) -> None:
-        """Chunk, once, when a sync handler has run longer than its ``timeout``."""
+        """Hear, once, that a sync handler has run longer than its ``timeout``."""
 
     def loop_blocked(self, consumer: str, seconds: float, where: str) -> None:
-        """Chunk, once, when an async handler has blocked the loop, in these calls."""
+        """Hear, once, that an async handler has blocked the loop, in these calls."""
 
     def batch_failed(
         self, broker: str, consumer: str, size: int, error: BaseException

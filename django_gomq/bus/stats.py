@@ -105,7 +105,7 @@ class BrokerStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Remainder(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stop left unhandled: the last words of a broker."""
+    """What a stop left unhandled."""
 
     dropped: Mapping[str, int]
     """Messages by event type that a consumer will never see."""

@@ -278,5 +278,5 @@ class AsyncLoop:
     async def _tell_host(self) -> None:
         try:
             await self._environment.loop_ending()
-        except Exception as error:  # noqa: BLE001 - a environment's bug holds no loop
+        except Exception as error:  # noqa: BLE001 - an environment's bug holds no loop
             self._on_error(error)

@@ -8,7 +8,7 @@ from django_gomq.bus.consumer import Handler
 
 
 class ThreadScope:
-    """What a environment does around the handlers of one thread; here nothing.
+    """What an environment does around the handlers of one thread; here nothing.
 
     Belongs to its thread.
     """

@@ -173,7 +173,7 @@ class LogHook(Hook):
         messages: Sequence[Message[Any]],
         reason: DropReason,
     ) -> None:
-        """Warn, within the limit; what a stop drops is told in its last words."""
+        """Warn, within the limit; what a stop drops is told in its last line."""
         if reason is DropReason.SHUTDOWN:
             return
         for event, number in Counter(message.type for message in messages).items():
