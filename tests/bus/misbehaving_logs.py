@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, cast
 
 from tests.bus.waiting import LONG
 
@@ -43,7 +44,7 @@ class Blocking(logging.Handler):
 
     def createLock(self) -> None:  # noqa: N802 - logging's own name
         # None will not do: Python 3.13 enters it.
-        self.lock = threading.Semaphore(1000)
+        self.lock = cast("Any", threading.Semaphore(1000))
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
