@@ -15,14 +15,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from threading import Thread
 from types import FrameType
 from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
 from django_gomq.bus.process.fork import Process, current, start_no_more
-from django_gomq.bus.process.housekeeping import write_log
+from django_gomq.bus.process.housekeeping import Housekeeping, write_log
 from django_gomq.bus.stats import Remainder
 
 logger = logging.getLogger("gomq.shutdown")
@@ -30,6 +31,7 @@ logger = logging.getLogger("gomq.shutdown")
 Trigger = Literal["lifespan", "sigterm", "celery", "threading", "atexit"]
 Drain = Callable[[], Sequence[Remainder]]
 
+_LINE_SECONDS: Final = 1.0
 _DRAINED: Final = "Drained by %s in %.2f s: %d left"
 _UID: Final = "django_gomq"
 
@@ -73,7 +75,7 @@ class ShutdownCoordinator:
             seconds = time.monotonic() - began
             fields = {"gomq_rung": trigger, "gomq_seconds": seconds, "gomq_left": left}
             args = trigger, seconds, left
-            write_log(logger, logging.INFO, _DRAINED, *args, fields=fields)
+            _write(_DRAINED, *args, fields=fields)
 
     def _end(self) -> None:
         start_no_more()
@@ -115,6 +117,16 @@ class ShutdownCoordinator:
             self.drain("sigterm")
         finally:
             os.kill(os.getpid(), number)
+
+
+def _write(
+    text: str, *args: object, fields: Mapping[str, object] | None = None
+) -> None:
+    """Wait for logging that blocks no longer than a second: the end has to come."""
+    housekeeping = Housekeeping()
+    line = partial(write_log, logger, logging.INFO, text, *args, fields=fields)
+    housekeeping.hand_over(line)
+    housekeeping.stop(_LINE_SECONDS)
 
 
 def _connect_celery(receiver: Callable[..., None]) -> None:

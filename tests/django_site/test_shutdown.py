@@ -54,6 +54,20 @@ def test_a_sigterm_that_nobody_handles_drains_and_still_ends_by_the_signal() -> 
     assert f"{DRAINED} sigterm" in done.stderr
 
 
+def test_logging_that_blocks_keeps_no_sigterm_from_its_end() -> None:
+    done = run(
+        SET_UP
+        + """
+blocks = threading.Event().wait
+logging.getLogger("gomq.shutdown").addFilter(lambda record: blocks())
+emit_three(); terminate(); gate.set(); threading.Event().wait()
+"""
+    )
+
+    assert done.stdout == "0 1 2 "
+    assert done.returncode == -signal.SIGTERM
+
+
 def test_a_main_thread_that_ends_by_itself_after_a_sigterm_changes_nothing() -> None:
     # uvicorn raises the signal again after its own shutdown, and goes on to its end.
     done = run(SET_UP + "emit_three(); terminate(); gate.set()")
