@@ -23,9 +23,13 @@ from .delivery import Delivery, Outcome
 from .errors import ConfigurationError, MessageError, PublishError
 from .hooks import Hooks
 from .message import DEFAULT_PRIORITY, Message
+from .patterns import Pattern
 from .process.timers import Timers
-from .stats import QueueStats, ServerStats
+from .stats import QueueStats, ServerSample
+from .wire import WireMessage
 
+REPLAYED: Final = "gomq-replayed"
+"""The header of a message that was replayed from kept history."""
 POLL_SECONDS: Final = 0.1
 """How often a backend is asked that has no ``wait`` of its own."""
 
@@ -40,20 +44,27 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     max_delay: float | None = 0.0
     """The longest delay in seconds; 0: none, None: any."""
     replay: bool = False
-    """A new consumer may start at kept history."""
+    """A new consumer may start at kept history, and ``setup`` renames by aliases."""
     transactional: bool = False
     """``publish_in_transaction`` writes into an open transaction of the database."""
+    idempotent: bool = False
+    """``note_handled`` notes what is handled in the transaction of its handler."""
     delayed_retry: bool = False
     """The server brings a retry again after its delay; else it waits in the process."""
     dead_letters: bool = False
     """The server keeps dead letters; else the process keeps the latest."""
+    moves_dead_letters: bool = False
+    """Until they are moved into a store, if there is one: a ``DeadLetterSource``."""
     lease: float | None = None
     """Seconds after which others get a delivery that was not extended; None: never."""
     counts_deliveries: bool = False
     """The server counts how often it handed a message out, so that one that kills its
-    processes is a dead letter after 20 times."""
+    processes is a dead letter after ``max_deliveries`` times."""
+    max_deliveries: int = 20
     uncounted_release: bool = True
     """What is given back unstarted does not count in ``Delivery.deliveries``."""
+    desired_state: bool = False
+    """``desire`` keeps how consumers are to be; else a table of the site does."""
     settles: bool = True
     """Somebody has to be told how a delivery ended; memory keeps nothing of it."""
 
@@ -64,12 +75,47 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
                 f"Consumer {consumer.name!r}: this backend has no order by key.",
                 consumer=consumer.name,
             )
-        if self.settles and consumer.overflow == "drop_oldest":
+        if consumer.idempotent and not self.idempotent:
             raise ConfigurationError(
-                f"Consumer {consumer.name!r}: overflow='drop_oldest' is for the memory "
+                f"Consumer {consumer.name!r}: idempotent needs a broker that notes "
+                "what was handled in the transaction of the handler, as "
+                "django_gomq.backends.database.DatabaseBackend does: route its events "
+                "to one of these, or leave idempotent out.",
+                consumer=consumer.name,
+            )
+        if self.durable and not consumer.is_named:
+            raise ConfigurationError(
+                f"Consumer {consumer.name!r}: its broker keeps what waits for it under "
+                "its name, and this one is made of the function's, which may change: "
+                f'write name="{consumer.name}".',
+                consumer=consumer.name,
+            )
+        if not self.replay and consumer.start == "earliest":
+            raise ConfigurationError(
+                f"Consumer {consumer.name!r}: start='earliest' needs kept history, and "
+                "this backend keeps none: it starts now.",
+                consumer=consumer.name,
+            )
+        if self.durable and not self.replay and consumer.aliases:
+            raise ConfigurationError(
+                f"Consumer {consumer.name!r}: this backend cannot rename consumers, as "
+                "aliases asks for.",
+                consumer=consumer.name,
+            )
+        overflow = consumer.overflow
+        if self.settles and overflow == "drop_oldest":
+            raise ConfigurationError(
+                f"Consumer {consumer.name!r}: overflow={overflow!r} is for the memory "
                 "backend; others fetch no more than there is room for.",
                 consumer=consumer.name,
             )
+
+    def spills(self, consumer: Consumer) -> bool:
+        """Whether messages of a consumer are spilled.
+
+        Elsewhere they stay at the server until there is room, which is as good.
+        """
+        return consumer.overflow == "spill" and not self.settles
 
     def check_message(self, message: Message[Any], broker: str) -> None:
         """Raise ConfigurationError or MessageError for what is not promised.
@@ -83,11 +129,14 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
                 event=message.type,
                 broker=broker,
             )
-        if self.max_delay is not None and message.delay > self.max_delay:
+        longest = self.max_delay
+        if longest is not None and message.delay > longest:
             raise MessageError(
-                f"A delay of {message.delay} s is too long for broker {broker!r}: its "
-                f"backend takes up to {self.max_delay} s (max_delay): route "
-                f"{message.type!r} to a durable broker.",
+                f"{message.type}: a delay of {message.delay:g} s is too long for "
+                f"broker {broker!r}, whose backend takes up to {longest:g} s: route it "
+                "to a broker on the database or on Redis, which take any, or raise "
+                "max_delay in the OPTIONS of this one, if the event may be lost with "
+                "the process.",
                 event=message.type,
                 broker=broker,
             )
@@ -131,6 +180,23 @@ class Fetched(msgspec.Struct, frozen=True):
     deliveries: Sequence[Delivery]
 
 
+class HistoryFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events of kept history are meant."""
+
+    patterns: tuple[Pattern, ...] = ()
+    """Of event types; none: all."""
+    since: float | None = None
+    """Made at that time or later, in seconds since 1970."""
+    until: float | None = None
+    """Made before that time."""
+
+    def has(self, event_type: str) -> bool:
+        """Whether events of this type are meant."""
+        if not self.patterns:
+            return True
+        return any(pattern.matches(event_type) for pattern in self.patterns)
+
+
 class ConsumerState(msgspec.Struct, frozen=True):
     """How an operator wants a consumer to be in every process; None: as it is."""
 
@@ -160,9 +226,17 @@ class Inbox(Protocol):
         """
 
     def quarantine(
-        self, consumer: str, raw: bytes, error: MessageError, token: object
+        self,
+        consumer: str,
+        raw: bytes,
+        error: MessageError,
+        token: object,
+        message: Message[Any] | None = None,
     ) -> None:
-        """Keep, as a dead letter, what cannot be decoded; ``token`` is settled then."""
+        """Keep, as a dead letter, what cannot be decoded; ``token`` is settled then.
+
+        ``message`` is what could be read of it, where that is an envelope.
+        """
 
     def report(self, error: BaseException) -> None:
         """Tell the observers that something failed that goes on. Does not block."""
@@ -180,15 +254,18 @@ class BackendContext(msgspec.Struct, frozen=True, kw_only=True):
     inbox: Inbox
     timers: Timers
     hooks: Hooks
+    may_wait: Callable[[], bool] = lambda: False
+    """Whether publishers of this process wait for room without a timeout, too."""
 
 
 class Backend(ABC):
     """The adapter under a broker; one for each broker and process.
 
     Its life is ``open``, then publishing, and where consumers run ``fetch`` and
-    ``settle``, then ``close``. Publishing and settling are thread-safe; ``fetch``,
-    ``wait``, ``extend``, ``stats`` and ``desired_state`` are called by one thread, the
-    reader's. Each may raise any exception: it is reported, and tried again.
+    ``settle``, then ``close``. Publishing, settling and ``stats`` are thread-safe;
+    ``announce``, ``fetch``, ``wait``, ``extend`` and ``desired_state`` are called by
+    one thread, the reader's. Each may raise any exception: it is reported, and tried
+    again.
     """
 
     name: ClassVar[str]
@@ -197,6 +274,14 @@ class Backend(ABC):
     """Of the instance: options and vendor decide."""
     kept_dead_letters: int | None = None
     """How many the process keeps where the server keeps none; None: as is set."""
+    database: str | None = None
+    """The alias of the database whose transactions it writes into, if it does."""
+    relays: bool = False
+    """Whether it forwards from there to a server what was emitted, where consumers may
+    run: also where there are none."""
+    forwards_in_order: bool = False
+    """Whether ``forward`` takes nothing behind what it did not take; else it is given
+    one event of a key at a time."""
 
     @abstractmethod
     def open(self, context: BackendContext) -> None:
@@ -205,16 +290,18 @@ class Backend(ABC):
     def close(self, timeout: float) -> int | None:  # noqa: B027 - may hold nothing
         """Let go of everything within so many seconds; idempotent.
 
-        Returns how many settlements that were answered DONE never reached the server,
-        if it answers before they do.
+        Returns how many settlements were answered DONE and never reached the server.
         """
 
     def setup(self, consumers: Sequence[Consumer]) -> list[str]:
         """Declare, or verify, what these consumers need; return what was done."""
         return []
 
-    def check(self) -> list[str]:
-        """Return what is wrong with the options and the server, a sentence each."""
+    def check(self, consumers: Sequence[Consumer]) -> list[str]:
+        """Return what is wrong with the options and the server, a sentence each.
+
+        That these consumers are not declared there is wrong, too.
+        """
         return []
 
     @abstractmethod
@@ -224,9 +311,10 @@ class Backend(ABC):
         """Take what can be taken, in this order; answer None or the error for each.
 
         Waits for the server's word up to ``timeout`` seconds, or the backend's own
-        limit if that is None, and for room only where a timeout is given. Never raises
-        for the server: BackendUnavailableError is what was not sent, and
-        PublishUnknownError what was sent and not answered.
+        limit if that is None. For room it waits where a timeout is given, and where
+        ``context.may_wait`` says so: then a full channel holds publishers back, and
+        nothing is dropped. Never raises for the server: BackendUnavailableError is what
+        was not sent, and PublishUnknownError what was sent and not answered.
         """
 
     def publish(self, message: Message[Any], timeout: float | None) -> None:
@@ -235,6 +323,15 @@ class Backend(ABC):
         if error is not None:
             raise error
 
+    def forward(
+        self, events: Sequence[WireMessage], timeout: float
+    ) -> list[PublishError | None]:
+        """Publish events that stood in an outbox; else as ``publish_many``.
+
+        A server that keeps envelopes gets who made each, and in which version.
+        """
+        return self.publish_many([event.message for event in events], timeout)
+
     def publish_in_transaction(
         self, messages: Sequence[Message[Any]], using: str
     ) -> None:
@@ -242,6 +339,22 @@ class Backend(ABC):
 
         They exist once it commits, and never did if it is rolled back. Raises what
         the database raises, and ConfigurationError for a database that is not ours.
+        """
+        raise NotImplementedError
+
+    def announce(self, consumers: Sequence[Consumer]) -> None:  # noqa: B027
+        """Take note that this process runs these, from now on. Does not block.
+
+        Called before the first ``fetch``, and again when there are others.
+        """
+
+    def note_handled(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
+        """Note, in this thread's open transaction of ``database``, what is handled.
+
+        Answers for each, of one consumer, whether that is for the first time: then its
+        handler is called, and the note is committed with what it does. Called on the
+        thread of the handler; blocks. Raises RetryLater where another process is at one
+        of them, and what the database raises.
         """
         raise NotImplementedError
 
@@ -258,6 +371,12 @@ class Backend(ABC):
         """Return when there may be something to fetch, or after so many seconds."""
         time.sleep(min(timeout, POLL_SECONDS))
 
+    def wake(self) -> None:  # noqa: B027 - may poll often enough
+        """End a ``wait`` under way: this process has committed something to fetch.
+
+        Thread-safe, does not block.
+        """
+
     @abstractmethod
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         """End deliveries, of many consumers; one answer each, in their order.
@@ -273,9 +392,12 @@ class Backend(ABC):
     def release(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027
         """Give deliveries back that were not started, so that others may have them."""
 
-    def stats(self) -> Mapping[str, ServerStats]:
-        """Return what waits at the server, by consumer. Asked every ten seconds."""
-        return {}
+    def stats(self) -> ServerSample:
+        """Return what waits at the server.
+
+        Asked every 15 seconds, on a thread of its own, and rarely where it takes long.
+        """
+        return ServerSample()
 
     def queue_stats(self) -> Mapping[str, QueueStats]:
         """Return the numbers of each event type that queues are held for here."""
@@ -293,9 +415,48 @@ class Backend(ABC):
         """Forget these dead letters; return how many there were."""
         return 0
 
+    def replay_history(
+        self, consumer: str, kept: HistoryFilter, *, dry_run: bool
+    ) -> int:
+        """Hand kept events that this consumer wants to it again; return how many.
+
+        They keep their ids and get the header REPLAYED; what waits anyway is left out,
+        and ``dry_run`` only counts. Raises ConfigurationError for an unknown consumer.
+        """
+        return 0
+
+    def prune(self, older_than: float | None) -> int:
+        """Forget kept events that nobody waits for; return how many.
+
+        Those that are older than so many seconds, or by its own limit if that is None.
+        """
+        return 0
+
+    def remove(self, consumer: str, *, discard: bool) -> int:
+        """Forget a consumer that ``setup`` declared; return how many waited for it.
+
+        These become dead letters, unless they are discarded. Raises ConfigurationError
+        for a consumer that the server does not know.
+        """
+        return 0
+
     def desired_state(self) -> Mapping[str, ConsumerState]:
         """Return how operators want consumers to be; asked at a start, and often."""
         return {}
+
+    def desire(self, consumer: str, state: ConsumerState) -> None:
+        """Keep how an operator wants a consumer to be, in every process.
+
+        What ``state`` has None for stays as it was wanted. Processes find it by
+        ``desired_state``, also those that start later. Thread-safe; blocks for the
+        server, and raises what its client raises. Raises ConfigurationError for a
+        consumer that the server does not know, and where it keeps no such thing: the
+        capability ``desired_state`` says which.
+        """
+        raise ConfigurationError(
+            f"The {self.name} backend keeps no desired state for {consumer!r}.",
+            consumer=consumer,
+        )
 
     def make_reader(self) -> Reader | None:
         """Return a reader of its own; None: the bus has one that calls ``fetch``."""

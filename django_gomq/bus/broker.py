@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any, Unpack
 
-from .backend import Backend, Capabilities
+from .backend import Backend, Capabilities, ConsumerState
 from .consumer import Consumer, ConsumerOptions, make_consumer
 from .counts import HANDLER_BUCKETS, WAIT_BUCKETS
-from .dead_letters import DeadLetter
+from .dead_letters import DeadLetter, Keeping
 from .delivery import original
-from .errors import ConfigurationError, NotRunningError, PublishError
+from .durations import timeout_of
+from .errors import ConfigurationError, NotRunningError, PublishError, class_name
 from .event import EventMeta
 from .hooks import Hook, Hooks
 from .message import DEFAULT_PRIORITY, NO_HEADERS, Message, validate
@@ -19,6 +22,7 @@ from .process.fork import Process, current, is_same_process, register
 from .process.interrupts import run_shielded
 from .runtime import BrokerRuntime, Publish
 from .stats import BrokerStats, Remainder
+from .worker.server_dead_letters import ServerDeadLetters
 from .worker.worker import Worker
 
 
@@ -38,17 +42,23 @@ class Broker:
         hooks: Sequence[Hook] | Callable[[], Sequence[Hook]] = (),
         get_worker: Callable[[], Worker] | None = None,
         threads: int = 8,
-        declared: Iterable[str] = (),
+        declared: Callable[[], Iterable[str]] = tuple,
         may_start: Callable[[], bool] = lambda: True,
+        may_wait: Callable[[], bool] = lambda: False,
         drain_timeout: float = 10.0,
         max_body_bytes: int = 262_144,
         source: str = "django-gomq",
-        kept_dead_letters: int | None = None,
+        keeping: Keeping = Keeping(),  # noqa: B008 - it is frozen
         wait_buckets: Sequence[float] = WAIT_BUCKETS,
         handler_buckets: Sequence[float] = HANDLER_BUCKETS,
     ) -> None:
         self.alias = alias
         self.drain_timeout = drain_timeout
+        self.declared = declared
+        """Returns the event types that have numbers before their first message."""
+        self.wait_buckets = tuple(wait_buckets)
+        """The bounds that Prometheus is shown, of those that are counted by."""
+        self.handler_buckets = tuple(handler_buckets)
         self._may_start = may_start
         self._max_body_bytes = max_body_bytes
         self._make_runtime = partial(
@@ -58,12 +68,14 @@ class Broker:
             make_hooks=hooks if callable(hooks) else lambda: hooks,
             get_worker=get_worker,
             threads=threads,
-            declared=tuple(declared),
+            may_wait=may_wait,
             source=source,
-            kept_dead_letters=kept_dead_letters,
-            wait_buckets=tuple(wait_buckets),
-            handler_buckets=tuple(handler_buckets),
+            keeping=keeping,
+            wait_buckets=self.wait_buckets,
+            handler_buckets=self.handler_buckets,
         )
+        self.on_start: Callable[[Broker], object] = lambda _: None
+        """Called before it starts in a process, or publishes in one without a start."""
         self._consumers: dict[str, Consumer] = {}
         self._runtime: BrokerRuntime | None = None
         self._publish: Publish | None = None
@@ -84,13 +96,12 @@ class Broker:
         return self._runtime
 
     def _current_runtime(self) -> BrokerRuntime:
-        runtime = self._here()
-        return runtime if runtime is not None else self._begin(current())
+        return self._here() or self._begin(current())
 
     def _begin(self, process: Process) -> BrokerRuntime:
         with process.lock:
             if self._runtime is None:
-                runtime = self._make_runtime(process)
+                runtime = self._make_runtime(process, declared=tuple(self.declared()))
                 for consumer in self._consumers.values():
                     runtime.subscribe(consumer)
                 self._runtime = runtime
@@ -111,6 +122,7 @@ class Broker:
             if self._may_start():
                 self.start()
             else:
+                self.on_start(self)
                 self._publish = runtime.publish
         except NotRunningError as error:
             if not is_durable:
@@ -169,15 +181,39 @@ class Broker:
         return runtime is not None and runtime.is_running
 
     @property
+    def is_used(self) -> bool:
+        """Whether this process has published, read or asked anything by it."""
+        return self._here() is not None
+
+    @property
     def is_closed(self) -> bool:
         """Whether it drains, or has stopped, in this process."""
         runtime = self._here()
         return runtime is not None and runtime.is_closed
 
     @property
+    def is_draining(self) -> bool:
+        """Whether it finishes what it accepted in this process, to stop then."""
+        runtime = self._here()
+        return runtime is not None and runtime.is_closing
+
+    def has_work(self, seconds: float = math.inf) -> bool:
+        """Whether it runs, and could still finish something that was accepted.
+
+        ``seconds`` is within which time; what a pause keeps is not counted.
+        """
+        runtime = self._here()
+        return runtime is not None and runtime.has_work(seconds)
+
+    @property
     def consumers(self) -> list[Consumer]:
         """The consumers that are enabled here."""
         return list(self._consumers.values())
+
+    @property
+    def spills(self) -> bool:
+        """Whether a consumer here asks to spill what it has no room for."""
+        return "spill" in {each.overflow for each in self._consumers.values()}
 
     def setup(self) -> list[str]:
         """Declare at the server what the consumers need; return what was done.
@@ -187,6 +223,13 @@ class Broker:
         """
         return self._current_runtime().backend.setup(self.consumers)
 
+    def check_server(self) -> list[str]:
+        """Return what is wrong with the backend and its server, a sentence each.
+
+        Blocks for the server, and raises what its client raises.
+        """
+        return self._current_runtime().backend.check(self.consumers)
+
     def start(self) -> None:
         """Start reader and handler threads in this process; idempotent.
 
@@ -194,31 +237,47 @@ class Broker:
         cannot be had; the next call, or publish, starts what is missing.
         """
         runtime = self._current_runtime()
+        if not runtime.is_running:
+            self.on_start(self)
         with runtime.process.lock:  # no close comes between
             runtime.start()
             self._publish = runtime.publish
 
-    def close(self, timeout: float | None = None) -> Remainder:
+    def finish(self, timeout: float) -> None:
+        """Wait until what was accepted is finished, and go on; thread-safe.
+
+        Blocks up to ``timeout`` seconds. What a pause keeps is not waited for.
+        """
+        self._current_runtime().finish(timeout)
+
+    def close(self, timeout: float | timedelta | None = None) -> Remainder:
         """Refuse new messages, finish what was accepted, stop; say what was left.
 
         Blocks up to ``timeout`` seconds (``drain_timeout`` by default) and about one
-        more. Idempotent; a second caller waits for the first and gets its answer.
+        more. Idempotent; a second caller waits for the first and gets its answer, and
+        the shorter time of both is that of the drain.
         """
-        limit = self.drain_timeout if timeout is None else timeout
+        limit = math.inf if timeout == math.inf else timeout_of(timeout)
+        limit = self.drain_timeout if limit is None else limit
         runtime = self._current_runtime()
         with runtime.process.lock:
             self._publish = None
         return runtime.close(limit)
 
-    def publish(self, message: Message[Any], *, timeout: float | None = None) -> None:
+    def publish(
+        self, message: Message[Any], *, timeout: float | timedelta | None = None
+    ) -> None:
         """Hand one message over now.
 
-        Waits for room only when given a ``timeout`` in seconds, and never on a thread
-        of the bus. Raises the PublishError that says why it was refused, which is
-        counted too; MessageError or ConfigurationError for what can never work.
+        Waits for room up to ``timeout`` seconds; without one as long as it takes where
+        the process may wait (a command, a script), else not at all, and never on a
+        thread of the bus or for a handler. Raises the PublishError that says why it was
+        refused, which is counted too; MessageError or ConfigurationError for what can
+        never work.
         """
         # The hot path of every publish. A plain message fulfils all this without a
         # call, and hand_over stands here once more: a call costs 45 ns of 400.
+        seconds = None if timeout is None else timeout_of(timeout)
         publish = self._publish
         if (
             publish is None
@@ -232,10 +291,10 @@ class Broker:
             or message.delay
         ):
             self.check(message)
-            self.hand_over(message, timeout)
+            self.hand_over(message, seconds)
             return
         try:
-            publish(message, timeout)
+            publish(message, seconds)
         except PublishError as error:
             self._refuse(message, error)
             raise
@@ -261,11 +320,19 @@ class Broker:
 
         That is MessageError and ConfigurationError; a full queue is none of these.
         """
+        if not isinstance(message, Message):
+            raise ConfigurationError(
+                f"A broker publishes messages, and {class_name(message)} is none: "
+                "emit() takes events."
+            )
         validate(message, max_body_bytes=self._max_body_bytes)
         self._current_runtime().check(message)
 
     def publish_many(
-        self, messages: Sequence[Message[Any]], *, timeout: float | None = None
+        self,
+        messages: Sequence[Message[Any]],
+        *,
+        timeout: float | timedelta | None = None,
     ) -> list[PublishError | None]:
         """Hand messages over in order; answer, for each, None or why it was refused.
 
@@ -275,7 +342,7 @@ class Broker:
         messages = [original(message) for message in messages]
         for message in messages:
             self.check(message)
-        return self.hand_over_many(messages, timeout)
+        return self.hand_over_many(messages, timeout_of(timeout))
 
     def hand_over_many(
         self,
@@ -317,11 +384,22 @@ class Broker:
             )
         if runtime.is_closed:
             raise runtime.why_not_running(messages[0].type)
+        if self._publish is None:
+            self._start_for(messages[0])
         runtime.publisher.publish_in_transaction(messages, using, parents)
 
     def count_committed(self, event: str, count: int = 1) -> None:
-        """Count messages that were written into a transaction which has committed."""
-        self._current_runtime().counts.count_accepted(event, count)
+        """Count messages that were written into a transaction which has committed.
+
+        A reader of this process looks for them at once.
+        """
+        runtime = self._current_runtime()
+        runtime.counts.count_accepted(event, count)
+        runtime.backend.wake()
+
+    def count_refused(self, event: str, reason: str, count: int = 1) -> None:
+        """Count events that were refused before they were messages; 0 is shown too."""
+        self._current_runtime().counts.count_refused(event, reason, count)
 
     def count_rolled_back(self, event: str, count: int = 1) -> None:
         """Count messages that a rollback took back before they were published."""
@@ -336,6 +414,11 @@ class Broker:
     def capabilities(self) -> Capabilities:
         """What the backend promises."""
         return self._current_runtime().backend.capabilities
+
+    @property
+    def backend(self) -> Backend:
+        """The adapter of this process, for what operators ask of a server."""
+        return self._current_runtime().backend
 
     @property
     def backend_name(self) -> str:
@@ -364,13 +447,34 @@ class Broker:
             subscription.paused = was_paused  # perhaps nobody was told
             raise
 
+    def apply(self, consumer: str, state: ConsumerState) -> None:
+        """Have a consumer be as an operator wants it, in this process."""
+        subscription = self._current_runtime().subscription(consumer)
+        subscription.become(paused=state.paused, capacity=state.capacity)
+
     def stats(self) -> BrokerStats:
         """Return the numbers of this process; exact when the bus is quiet."""
         return self._current_runtime().stats()
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Return the dead letters that are kept, oldest first."""
-        return self._current_runtime().dead_letters()
+        """Return dead letters that are kept, up to 1,000, each source's oldest first.
+
+        They are the first of those of a server that keeps them, else the latest. This
+        and what follows blocks for the server, or for a table, and raises as it does.
+        """
+        return self._current_runtime().kept_letters.list()
+
+    def iter_dead_letters(self) -> Iterator[DeadLetter]:
+        """Yield all dead letters that are kept, each source's oldest first, by pages.
+
+        What is given up meanwhile may come too, and twice what is moved meanwhile.
+        """
+        return self._current_runtime().kept_letters.all()
+
+    @property
+    def server_letters(self) -> ServerDeadLetters:
+        """What the server keeps of them, and the store has that they are moved to."""
+        return self._current_runtime().inbox.letters
 
     def replay(self, ids: Sequence[str]) -> int:
         """Hand dead letters to their consumers again; return how many found room.
@@ -379,6 +483,17 @@ class Broker:
         """
         return self._current_runtime().replay(ids)
 
+    def look_for_replays(self) -> None:
+        """Have dead letters taken that another process wants to be replayed.
+
+        Starts the broker where an emit would; else does nothing. Does not block.
+        """
+        if self._may_start() and not self.is_closed:
+            self.start()
+        runtime = self._here()
+        if runtime is not None and runtime.is_running:
+            runtime.letters.look()
+
     def discard(self, ids: Sequence[str]) -> int:
         """Forget dead letters; return how many there were."""
-        return self._current_runtime().discard(ids)
+        return self._current_runtime().kept_letters.discard(ids)

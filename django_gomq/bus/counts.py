@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import sub
 from threading import Lock, RLock
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
 from .delivery import DropReason, Verdict
 from .errors import error_class_name
+from .process.clock import Clock
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_UNDECLARED_TYPES: Final = 200
 OTHER: Final = "_other"
@@ -48,9 +53,29 @@ class Labels:
             return sorted(self._known)
 
 
-WAIT_BUCKETS: Final = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0)
-HANDLER_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.025, 0.1, 1.0, 10.0)
 MAX_ERROR_TYPES: Final = 20
+
+# 14 are what the budget of series allows. No bound is more than 2.5 times the one
+# before, so no quantile of a board is further off than that; 12 is there for 10, from
+# which 30 is three times as far.
+WAIT_BUCKETS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+    *(0.25, 0.5, 1.0, 2.5, 5.0, 12.0, 30.0),
+)
+HANDLER_BUCKETS: Final = WAIT_BUCKETS
+# Each of those in parts of at most 1.36 times the one before, from 0.5 ms to a minute:
+# a quantile is off by at most 1.3. The first is for handlers that take microseconds.
+FINE_BUCKETS: Final = (
+    *(0.0001, 0.00042, 0.00056, 0.00075),
+    *(0.001, 0.001357, 0.001842, 0.0025, 0.00315, 0.004, 0.005, 0.0063, 0.008),
+    *(0.01, 0.01357, 0.01842, 0.025, 0.0315, 0.04, 0.05, 0.063, 0.08),
+    *(0.1, 0.1357, 0.1842, 0.25, 0.315, 0.4, 0.5, 0.63, 0.8),
+    *(1.0, 1.357, 1.842, 2.5, 3.15, 4.0, 5.0, 6.3, 8.0),
+    *(10.0, 12.0, 16.3, 22.1, 30.0, 40.0, 53.0, 70.0),
+)
+"""What a process counts by, besides the bounds that it shows to Prometheus."""
+# Few, as there are so many for each operation of each broker.
+OPERATION_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
 
 
 class Exemplar(msgspec.Struct, frozen=True):
@@ -69,6 +94,33 @@ class HistogramState(msgspec.Struct, frozen=True):
     """One more than bounds: the last is what exceeds them all."""
     sum_seconds: float
     exemplars: Mapping[int, Exemplar]
+
+    def within(self, bounds: tuple[float, ...]) -> HistogramState:
+        """Return the same by fewer bounds; each of them is one of ours."""
+        ends = _ends(self.bounds, bounds)
+        parts = zip((0, *ends), ends, strict=False)
+        counts = [sum(self.counts[begin:end]) for begin, end in parts]
+        exemplars: dict[int, Exemplar] = {}
+        for index, exemplar in self.exemplars.items():
+            where = bisect_right(ends, index)
+            if (
+                where not in exemplars
+                or exemplars[where].timestamp < exemplar.timestamp
+            ):
+                exemplars[where] = exemplar
+        return HistogramState(bounds, tuple(counts), self.sum_seconds, exemplars)
+
+
+@functools.lru_cache(64)
+def _ends(fine: tuple[float, ...], bounds: tuple[float, ...]) -> tuple[int, ...]:
+    """Return, for each bound, how many buckets end at it or below; all at the end."""
+    return (*(bisect_right(fine, bound) for bound in bounds), len(fine) + 1)
+
+
+@functools.lru_cache(64)
+def with_fine(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    """Return these bounds and the fine ones."""
+    return tuple(sorted({*FINE_BUCKETS, *bounds}))
 
 
 class Histogram:
@@ -111,17 +163,18 @@ class Histogram:
         self._sum += sum(seconds) if least >= 0 else _sum(seconds)
 
     def _sort_in(self, seconds: list[float]) -> None:
-        """Count by one search for each bound: 256 values cost as much as 7."""
+        """Count by one search for each bucket in use, however many the values are."""
         seconds.sort()
         below, last = 0, len(seconds)
-        for index, bound in enumerate(self._bounds):
+        while below < last:
+            index = bisect_left(self._bounds, seconds[below])
+            if index == len(self._bounds):
+                self._counts[-1] += last - below
+                return
             # A bucket counts what is at most its bound.
-            up_to = bisect_right(seconds, bound, below)
+            up_to = bisect_right(seconds, self._bounds[index], below)
             self._counts[index] += up_to - below
             below = up_to
-            if below == last:
-                return
-        self._counts[-1] += last - below
 
     def keep_exemplar(self, seconds: float, trace_id: str) -> None:
         """Remember the trace of this value as its bucket's latest."""
@@ -161,8 +214,8 @@ class ConsumerCounts:
         self.dead_lettered = 0
         self.exceptions: Counter[str] = Counter()
         self.last_success: float | None = None
-        self.wait = Histogram(wait_buckets)
-        self.duration = Histogram(handler_buckets)
+        self.wait = Histogram(with_fine(tuple(wait_buckets)))
+        self.duration = Histogram(with_fine(tuple(handler_buckets)))
 
     def _label(self, event_type: str) -> str:
         return event_type if self._labels is None else self._labels.of(event_type)
@@ -216,6 +269,41 @@ class ConsumerCounts:
         )
 
 
+class OperationTimes:
+    """How long a server took for what it was asked, by operation; thread-safe.
+
+    What failed counts, too: for so long somebody waited.
+    """
+
+    def __init__(self, *operations: str) -> None:
+        self._lock = Lock()
+        self._by_operation = {name: Histogram(OPERATION_BUCKETS) for name in operations}
+
+    def run(
+        self,
+        operation: str,
+        call: Callable[P, T],
+        *arguments: P.args,
+        **options: P.kwargs,
+    ) -> T:
+        """Return what a call returns, or raise so, and note how long it took."""
+        began = Clock.monotonic()
+        try:
+            return call(*arguments, **options)
+        finally:
+            took = Clock.monotonic() - began
+            with self._lock:
+                self._by_operation[operation].observe(took)
+
+    def state(self) -> Mapping[str, HistogramState]:
+        """Return a copy of what was noted, by operation."""
+        with self._lock:
+            return {
+                name: operation.state()
+                for name, operation in self._by_operation.items()
+            }
+
+
 class PublishCounts:
     """What became of publishing at one broker in this process; thread-safe."""
 
@@ -229,10 +317,10 @@ class PublishCounts:
         self._unknown: Counter[str] = Counter()
         self._accepted: Counter[str] = Counter()
 
-    def count_refused(self, event: str, reason: str) -> None:
-        """Count one message that was refused."""
+    def count_refused(self, event: str, reason: str, count: int = 1) -> None:
+        """Count messages that were refused; 0 has the reason shown from now on."""
         with self._lock:
-            self._refused[self._labels.of(event), reason] += 1
+            self._refused[self._labels.of(event), reason] += count
 
     def count_accepted(self, event: str, count: int = 1) -> None:
         """Count messages that a server took."""

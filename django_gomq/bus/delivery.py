@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import chain
 from typing import Any, ClassVar, Final, Generic, cast
@@ -13,7 +12,10 @@ import msgspec
 from msgspec.structs import force_setattr
 from typing_extensions import TypeVar
 
+from .data.codec import decode_as
+from .durations import SECONDS_OR_TIMEDELTA, seconds_of
 from .errors import ConfigurationError
+from .event import EventMeta
 from .message import Message, TraceContext, decode_plain
 from .wire import wire_headers
 
@@ -22,28 +24,57 @@ class Reject(Exception):  # noqa: N818 - reads as a statement: raise Reject("why
     """Raised by a handler: this message is a dead letter, without more attempts."""
 
 
+MIN_RETRY_LATER: Final = 0.1
+"""Seconds: a handler that asks for less at each attempt would keep a thread busy."""
+
+
 class RetryLater(Exception):  # noqa: N818 - reads as a statement
     """Raised by a handler: try this message again later; not counted as an error.
 
-    Raises ConfigurationError if ``seconds`` is negative or not finite.
+    ``seconds`` is a number or a timedelta. Less than 0.1 are as many, and there is no
+    end to it but the handler's. Raises ConfigurationError for what is no such span.
     """
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"again in {seconds} s")
-        if not 0 <= seconds < float("inf"):
-            raise ConfigurationError(f"RetryLater({seconds!r}): not seconds from now.")
-        self.seconds = seconds
+    def __init__(self, seconds: float | timedelta) -> None:
+        super().__init__(seconds)
+        read = seconds_of(seconds)
+        if read is None:
+            raise ConfigurationError(
+                f"RetryLater({seconds!r:.120}) takes {SECONDS_OR_TIMEDELTA}."
+            )
+        self.seconds = read
+
+    def __str__(self) -> str:
+        """Say when it is tried again."""
+        return f"again in {self.seconds:g} s"
 
 
 class BatchFailed(Exception):  # noqa: N818 - reads as a statement
     """Raised by a batch handler: only these messages failed, the rest is done.
 
-    ``errors`` maps message ids to the exception of each.
+    ``errors`` maps message ids to the exception of each. Raises ConfigurationError for
+    anything else.
     """
 
     def __init__(self, errors: Mapping[str, BaseException]) -> None:
-        super().__init__(f"{len(errors)} messages of the batch failed")
+        super().__init__(errors)
+        if not _is_errors_by_id(errors):
+            raise ConfigurationError(
+                "BatchFailed takes the errors by the ids of their messages: "
+                "BatchFailed({message.id: error, ...})."
+            )
         self.errors = dict(errors)
+
+    def __str__(self) -> str:
+        """Say how many failed."""
+        return f"{len(self.errors)} messages of the batch failed"
+
+
+def _is_errors_by_id(errors: object) -> bool:
+    return isinstance(errors, Mapping) and all(
+        isinstance(key, str) and isinstance(error, BaseException)
+        for key, error in errors.items()
+    )
 
 
 class HandlerTimeoutError(Exception):
@@ -85,6 +116,8 @@ class RetryAfter(msgspec.Struct, frozen=True):
     delay: float
     error: BaseException | None
     verdict: Verdict = Verdict.ERROR
+    times: int = 0
+    """How often the handler has asked for this message again, this time included."""
 
 
 class DeadLettered(msgspec.Struct, frozen=True):
@@ -112,13 +145,17 @@ class Delivery(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     message: Message[Any]
     available: float
-    """When it could have been handled first, in seconds of ``time.monotonic()``."""
+    """When it could have been handled first, in seconds of ``Clock.monotonic()``."""
     attempt: int = 1
     """Counts from 1, for each consumer: what its Retry goes by."""
     token: object = None
     """What the backend settles by; opaque to everybody else."""
     deliveries: int = 1
     """How often the server has handed it out, unstarted ones perhaps included."""
+    postponed: int = 0
+    """How often its handler has asked for it again by RetryLater, as far as we know."""
+    first_failed: float | None = None
+    """When its first attempt failed, if that was here; in seconds since 1970."""
 
 
 class Chunk(list[Delivery]):
@@ -148,11 +185,11 @@ def join(chunks: Iterable[Sequence[Delivery]]) -> Chunk:
     return Chunk(chain.from_iterable(chunks))
 
 
-def _available_of(deliveries: Sequence[Delivery]) -> Sequence[float]:
-    since_1970 = time.monotonic() - time.time()
+def _available_of(deliveries: Sequence[Delivery | Message[Any]]) -> Sequence[float]:
+    # By its class: isinstance() of a message asks a function of its own.
     return [
-        delivery.made + since_1970 + delivery.delay
-        if isinstance(delivery, Message)
+        delivery.made_here + delivery.delay
+        if type(delivery) is Message and isinstance(delivery.number, int)
         else delivery.available
         for delivery in deliveries
     ]
@@ -177,6 +214,19 @@ class DeliveredMessage(msgspec.Struct, Generic[E], frozen=True, eq=False, gc=Fal
     own_headers: dict[str, str] | None = None
 
     reads_as_message: ClassVar[bool] = True
+
+    __repr__ = Message.__repr__
+    __rich_repr__ = Message.__rich_repr__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # With the Event class, as functions that decode cannot be pickled, and without
+        # what it is settled by.
+        delivery = self.delivery
+        if isinstance(delivery, Delivery):
+            delivery = msgspec.structs.replace(delivery, token=None)
+        decode = self.decoders.get(self.type)
+        event_class = getattr(decode, "event_class", None)
+        return _receive_again, (delivery, event_class, self.own_headers)
 
     @property
     def data(self) -> E:
@@ -248,6 +298,19 @@ class DeliveredMessage(msgspec.Struct, Generic[E], frozen=True, eq=False, gc=Fal
         return self.delivery.message.id
 
     @property
+    def causation_id(self) -> str | None:
+        """The id of the message in whose handler this was emitted; None outside of one.
+
+        Of the message as it came, whatever its handler wrote into ``headers``.
+        """
+        return self.delivery.message.causation_id
+
+    @property
+    def correlation_id(self) -> str | None:
+        """The id that it has in common with all that came of one message."""
+        return self.delivery.message.correlation_id
+
+    @property
     def trace_context(self) -> TraceContext | None:
         """What the hook that watches traces has it carry."""
         return self.delivery.message.trace_context
@@ -264,6 +327,15 @@ def original(message: Message[Any]) -> Message[Any]:
     if own is None or own == wire_headers(sent):
         return sent
     return msgspec.structs.replace(sent, headers=own, trace_context=None)
+
+
+def _receive_again(
+    delivery: Delivery, event_class: EventMeta | None, own_headers: dict[str, str]
+) -> DeliveredMessage[Any]:
+    decoders = {}
+    if event_class is not None:
+        decoders = {delivery.message.type: decode_as(event_class)}
+    return DeliveredMessage(delivery, decoders, own_headers=own_headers)
 
 
 def receive(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import traceback
+from collections.abc import Iterable
+from contextvars import copy_context
+from threading import Thread
+from types import WrapperDescriptorType
 from typing import ClassVar, Final
 
 
@@ -111,11 +116,18 @@ MAX_DESCRIPTION: Final = 500
 MAX_CLASS_NAME: Final = 100
 MAX_TRACEBACK: Final = 4_000
 
+TEXT_SECONDS: Final = 1.0
+"""So long may the ``__str__`` of an error take: no thread of the bus waits longer."""
+
+_MOST_READERS: Final = 8  # threads that such texts have blocked: then nobody is asked
+_readers: Final[list[Thread]] = []
+_PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None)})
 _UNREADABLE: Final = "(its text cannot be read)"
 _MOST_FRAMES: Final = 15  # of each error; the innermost are those that tell
 _MOST_ERRORS: Final = 5  # of a chain of causes
 
 _name_of_class: Final = type.__dict__["__name__"].__get__
+_args_of: Final = BaseException.__dict__["args"].__get__
 _cause_of: Final = BaseException.__dict__["__cause__"].__get__
 _context_of: Final = BaseException.__dict__["__context__"].__get__
 _hides_context: Final = BaseException.__dict__["__suppress_context__"].__get__
@@ -149,14 +161,47 @@ def error_class_name(error: BaseException) -> str:
 def describe_error(error: BaseException) -> str:
     """Return class and text of an error, on one line of about 500 characters.
 
-    Never raises, whatever its class does; runs its ``__str__`` and blocks as that does.
+    Never raises, whatever its class does; runs its ``__str__``, and blocks as long as
+    that does, but no longer than a second.
     """
     name = error_class_name(error)
-    try:
-        text = printable(str(error))
-    except BaseException:  # noqa: BLE001 - whatever the class of a handler's author does
-        text = _UNREADABLE
+    text = _read(error) if _says_it_itself(error) else _read_aside(error)
     return printable(f"{name}: {text}") if text else name
+
+
+def _says_it_itself(error: BaseException) -> bool:
+    """Whether no code but the interpreter's makes its text."""
+    say = type.__getattribute__(type(error), "__str__")
+    is_builtin = isinstance(say, WrapperDescriptorType)
+    return is_builtin and all(type(argument) in _PLAIN for argument in _args_of(error))
+
+
+def _read(error: BaseException) -> str:
+    try:
+        return printable(str(error))
+    except BaseException:  # noqa: BLE001 - whatever the class of a handler's author does
+        return _UNREADABLE
+
+
+def _read_aside(error: BaseException) -> str:
+    """Read a text on a thread that may block for ever, as a few may."""
+    _readers[:] = [thread for thread in _readers if thread.is_alive()]
+    if len(_readers) >= _MOST_READERS:
+        return _UNREADABLE
+    found: list[str] = []
+    read = copy_context().run  # a text may be one of the language of a request
+    thread = Thread(
+        target=lambda: found.append(read(_read, error)), name="gomq-text", daemon=True
+    )
+    try:
+        thread.start()
+    except RuntimeError:
+        return _read(error)  # there are no threads, or the interpreter ends
+    thread.join(TEXT_SECONDS)
+    if found:
+        return found[0]
+    _readers.append(thread)
+    return _UNREADABLE
 
 
 def format_traceback(error: BaseException) -> str:
@@ -191,8 +236,23 @@ def _format_calls(error: BaseException) -> str:
     calls = traceback_of(error)
     if calls is None:
         return ""
+    lines = ["Traceback (most recent call last):"]
     try:
-        lines = traceback.format_tb(calls, -_MOST_FRAMES)
+        for call in traceback.extract_tb(calls, -_MOST_FRAMES):
+            lines += _lines_of(call)
     except BaseException:  # noqa: BLE001 - it reads files, by loaders of anybody
-        lines = ["  (its calls cannot be read)\n"]
-    return "".join(["Traceback (most recent call last):\n", *lines])
+        lines.append("  (its calls cannot be read)")
+    return "\n".join([*lines, ""])
+
+
+def _lines_of(call: traceback.FrameSummary) -> list[str]:
+    # Names are anybody's text too: of generated code, of files.
+    where, name = printable(call.filename), printable(call.name)
+    place = f'  File "{where}", line {call.lineno}, in {name}'
+    return [place, f"    {printable(call.line)}"] if call.line else [place]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" to end a sentence with, or nothing if none is near."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""

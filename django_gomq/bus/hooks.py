@@ -159,6 +159,12 @@ class Hook:
     def failed(self, part: str, error: BaseException) -> None:
         """Run when a part of the bus itself failed and goes on."""
 
+    def draining(self, broker: str, left: int, seconds: float) -> None:
+        """Run every five seconds while a broker finishes what it accepted.
+
+        ``left`` counts the messages that wait, are scheduled or are in work.
+        """
+
     def stopped(self, broker: str, remainder: Remainder) -> None:
         """Run after a broker has stopped."""
 

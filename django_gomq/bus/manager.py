@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Protocol, runtime_checkable
 
 from .broker import Broker
@@ -77,7 +78,7 @@ class ConsumerManager:
         else:
             self._broker.consume(consumer.types, consumer, name=consumer.name)
 
-    def stop(self, timeout: float | None = None) -> Remainder:
+    def stop(self, timeout: float | timedelta | None = None) -> Remainder:
         """Drain and close the broker, then stop every consumer.
 
         Blocks up to ``timeout`` seconds and about one more.

@@ -24,8 +24,9 @@ class Pattern(msgspec.Struct, frozen=True):
             validate_type(self.text.removesuffix(".*"))
         except (ConfigurationError, AttributeError, TypeError):
             raise ConfigurationError(
-                f"{self.text!r:.220} is no event type and no pattern: that is '*', "
-                "or ends in '.*', such as 'health.*'."
+                f"{self.text!r:.220} is no event type and no pattern: write lower-case "
+                "segments with dots between them, such as 'health.record.saved', or a "
+                "pattern, '*' or one that ends in '.*', such as 'health.*'."
             ) from None
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Final, cast
 
 from .backend import Backend
-from .counts import PublishCounts
+from .counts import OperationTimes, PublishCounts
 from .errors import (
     BackendUnavailableError,
     NoConsumerError,
@@ -17,9 +17,12 @@ from .errors import (
 )
 from .hooks import PROPAGATED, EndOfPublish, Hook, Hooks, PropagateUnsampled
 from .message import Message
+from .process.clock import Clock
 
 FIRST_PAUSE: Final = 0.05  # seconds in which a server that is away is not tried again
 MAX_PAUSE: Final = 2.0
+PUBLISH: Final = "publish"
+"""The operation, in the times of a server."""
 
 Ends = Sequence[tuple[Hook, EndOfPublish]]
 
@@ -36,6 +39,8 @@ class Link:
         self._failed: BackendUnavailableError | None = None
         self._try_at = 0.0
         self._pause = FIRST_PAUSE
+        self.reconnects = 0
+        """How often the server answered again after it had not."""
 
     def refusal(self, event: str) -> BackendUnavailableError | None:
         """Return the error where the server is known to be away; None: try it."""
@@ -43,7 +48,7 @@ class Link:
         if failed is None:
             return None
         with self._lock:
-            now = time.monotonic()
+            now = Clock.monotonic()
             if now >= self._try_at:
                 self._try_at = now + self._pause  # we try; nobody else does meanwhile
                 return None
@@ -59,10 +64,11 @@ class Link:
         if isinstance(error, BackendUnavailableError):
             with self._lock:
                 self._failed = error
-                self._try_at = time.monotonic() + self._pause
+                self._try_at = Clock.monotonic() + self._pause
                 self._pause = min(MAX_PAUSE, 2 * self._pause)
         elif self._failed is not None and not isinstance(error, PublishUnknownError):
             with self._lock:
+                self.reconnects += self._failed is not None
                 self._failed, self._pause = None, FIRST_PAUSE
 
 
@@ -76,6 +82,7 @@ class InstrumentedPublisher:
         self._backend = backend
         self._backend_name = backend.name
         self._link = Link()
+        self.times = OperationTimes(PUBLISH)
         self._has_server = backend.capabilities.settles
         # Memory is never away: one call less for every publish.
         self._publish = self._publish_linked if self._has_server else backend.publish
@@ -95,12 +102,17 @@ class InstrumentedPublisher:
         """Whether the server answered the last publish, if it was asked."""
         return self._link.is_up
 
+    @property
+    def reconnects(self) -> int:
+        """How often the server answered a publish again after it had not."""
+        return self._link.reconnects
+
     def _publish_linked(self, message: Message[Any], timeout: float | None) -> None:
         refusal = self._link.refusal(message.type)
         if refusal is not None:
             raise refusal
         try:
-            self._backend.publish(message, timeout)
+            self.times.run(PUBLISH, self._backend.publish, message, timeout)
         except PublishError as error:
             self._link.note(error)
             raise
@@ -183,18 +195,21 @@ class InstrumentedPublisher:
         refusal = self._link.refusal(messages[0].type)
         if refusal is not None:
             return [refusal] * len(messages)
-        answers = self._backend.publish_many(messages, timeout)
-        if self._has_server:
-            self._link.note(_of_the_server(answers))
-            self._count_accepted(messages, answers)
+        publish = self._backend.publish_many
+        if not self._has_server:
+            return publish(messages, timeout)
+        answers = self.times.run(PUBLISH, publish, messages, timeout)
+        self._link.note(_of_the_server(answers))
+        self._count_accepted(messages, answers)
         return answers
 
     def _count_accepted(
         self, messages: Sequence[Message[Any]], answers: Sequence[PublishError | None]
     ) -> None:
-        for message, answer in zip(messages, answers, strict=True):
-            if answer is None:
-                self._refusals.count_accepted(message.type)
+        pairs = zip(messages, answers, strict=True)
+        taken = Counter(message.type for message, answer in pairs if answer is None)
+        for event, count in taken.items():
+            self._refusals.count_accepted(event, count)
 
     def publish_in_transaction(
         self,
@@ -206,7 +221,8 @@ class InstrumentedPublisher:
         watched = self._begin_all(messages, parents)
         error: Exception | None = None
         try:
-            self._backend.publish_in_transaction(messages, using)
+            write = self._backend.publish_in_transaction
+            self.times.run(PUBLISH, write, messages, using)
         except Exception as raised:
             error = raised
             raise

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import RLock
 from typing import Any, Final, TypeVar
@@ -13,11 +12,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from .backend import Backend, BackendContext
+from .channels.spilling import SpillingSubscription
 from .channels.subscription import Subscription
 from .consumer import Consumer
 from .counts import ConsumerCounts, Labels, PublishCounts
-from .dead_letters import KEPT, DeadLetter, DeadLetterRing
-from .delivery import Delivery, DropReason
+from .dead_letters import MAX_LETTERS, DeadLetter, DeadLetterKeeper, Keeping, Take
+from .delivery import Delivery
 from .errors import (
     BrokerClosedError,
     ConfigurationError,
@@ -27,41 +27,30 @@ from .errors import (
 )
 from .hooks import Hook, Hooks
 from .message import DEFAULT_PRIORITY, Message, validate_type
+from .process.clock import Clock
 from .process.fork import Process
 from .process.interrupts import run_shielded
 from .publisher import InstrumentedPublisher
 from .readers import PullReader
 from .stats import BrokerStats, QueueStats, Remainder
+from .worker.drain import Drain
 from .worker.processor import Processor
 from .worker.runner import ConsumerRunner
+from .worker.server_dead_letters import ServerDeadLetters
 from .worker.settlement_batcher import SettlementBatcher
 from .worker.settler import Settler
+from .worker.spiller import Spiller
+from .worker.transactions import TransactionInbox
 from .worker.worker import Worker
 
 T = TypeVar("T")
 Publish = Callable[[Message[Any], float | None], None]
 
-POLL_SECONDS: Final = 0.005  # a drain looks at its own numbers this often
+HELD_SECONDS: Final = 300.0
+"""So long a message may wait in memory to come again, or as long as a delayed one."""
 STOP_SECONDS: Final = 0.5  # for each step of a stop that may have to wait
-
-
-def stop_report(
-    subscriptions: Iterable[Subscription], began: float, unsettled: int = 0
-) -> Remainder:
-    """Return what was left by a stop that began then, by ``time.monotonic()``."""
-    dropped: Counter[str] = Counter()
-    in_flight = 0
-    for subscription in subscriptions:
-        in_flight += subscription.in_flight
-        for (event, reason), count in subscription.counts.dropped.items():
-            if reason is DropReason.SHUTDOWN:
-                dropped[event] += count
-    return Remainder(
-        dropped=dict(dropped),
-        in_flight=in_flight,
-        unsettled=unsettled,
-        seconds=time.monotonic() - began,
-    )
+SPILL_SECONDS: Final = 5.0
+"""For the last of them: a store that takes longer loses what is left."""
 
 
 class BrokerRuntime:
@@ -69,6 +58,9 @@ class BrokerRuntime:
 
     Thread-safe.
     """
+
+    _spiller: Spiller | None = None
+    """There is one where a consumer spills."""
 
     def __init__(
         self,
@@ -80,8 +72,9 @@ class BrokerRuntime:
         get_worker: Callable[[], Worker] | None,
         threads: int,
         declared: Sequence[str],
+        may_wait: Callable[[], bool],
         source: str,
-        kept_dead_letters: int | None,
+        keeping: Keeping,
         wait_buckets: Sequence[float],
         handler_buckets: Sequence[float],
     ) -> None:
@@ -91,8 +84,7 @@ class BrokerRuntime:
         """
         self.process = process
         self._alias = alias
-        self._wait_buckets = wait_buckets
-        self._handler_buckets = handler_buckets
+        self._buckets = wait_buckets, handler_buckets
         self.is_running = False
         """Whether its consumers run here."""
         self.is_closed = False
@@ -109,24 +101,32 @@ class BrokerRuntime:
         self._labels = Labels(declared)
         self.counts = PublishCounts(self._labels)
         self.backend = make_backend()
-        kept = self.backend.kept_dead_letters
-        self._letters = DeadLetterRing(
-            next(size for size in (kept, kept_dead_letters, KEPT) if size is not None)
+        kept = self.backend.kept_dead_letters, keeping.most, MAX_LETTERS
+        self.letters = DeadLetterKeeper(
+            alias,
+            next(size for size in kept if size is not None),
+            admit=self._replay_to,
+            store=None if self.backend.capabilities.dead_letters else keeping.store,
+            hand_over=self._worker.housekeeping.hand_over,
+            flush=self.hooks.flush,
+            on_failure=self._report_store,
         )
-        self._inbox = PullReader(self.backend, self.hooks)
+        self.inbox = PullReader(self.backend, self.hooks, alias, keeping.store)
         self.backend.open(
             BackendContext(
                 broker=alias,
                 source=source,
                 owner=f"{os.getpid()}-{os.urandom(6).hex()}",
-                inbox=self._inbox,
+                inbox=self.inbox,
                 timers=self._worker.timers,
                 hooks=self.hooks,
+                may_wait=may_wait,
             )
         )
-        self._reader = self.backend.make_reader() or self._inbox
+        self._reader = self.backend.make_reader() or self.inbox
+        self._drain = Drain(alias, self._reader, self._worker, self.hooks)
         self._batcher = (
-            SettlementBatcher(self.backend.settle, self._inbox.report)
+            SettlementBatcher(self.inbox.settle, self.inbox.report)
             if self.backend.capabilities.settles
             else None
         )
@@ -162,38 +162,74 @@ class BrokerRuntime:
         """Read for this consumer from now on."""
         self.backend.capabilities.check(consumer)
         worker = self._worker
-        subscription = Subscription(
-            self._alias,
-            consumer,
-            hooks=self.hooks,
-            counts=ConsumerCounts(
-                self._wait_buckets,
-                self._handler_buckets,
-                # A consumer of exact types has no others to label.
-                self._labels if consumer.has_patterns else None,
-            ),
-            timers=worker.timers,
-        )
+        subscription = self._make_subscription(consumer)
         processor = Processor(
             consumer,
             broker=self._alias,
             backend=self.backend.name,
             hooks=self.hooks,
             environment=worker.environment,
+            longest_pause=self._longest_pause,
+            inbox=TransactionInbox(self.backend.database, self.backend.note_handled),
         )
         settler = Settler(
             subscription,
             self.backend.capabilities,
-            keep=self._letters.add,
+            keep=self.letters.keep,
             batcher=self._batcher,
-            holder=self._inbox.held if self._batcher is not None else None,
+            holder=self.inbox.held if self._batcher is not None else None,
         )
         worker.attach(ConsumerRunner(subscription, settler, processor, worker.threads))
-        self._inbox.settle_by(consumer.name, settler)
+        self.inbox.settle_by(consumer.name, settler)
         if consumer.ordered_by_key:
             self._ordered = (*self._ordered, consumer)
         self._reader.subscribe(subscription)
+        self._drain.add(subscription)
         self._subscriptions = {**self._subscriptions, consumer.name: subscription}
+
+    def _make_subscription(self, consumer: Consumer) -> Subscription:
+        make: Callable[..., Subscription] = Subscription
+        spills = self.backend.capabilities.spills(consumer)
+        spiller = self._open_spiller(consumer) if spills else None
+        if spiller is not None:
+            make = partial(SpillingSubscription, on_spill=spiller.wake)
+        subscription = make(
+            self._alias,
+            consumer,
+            hooks=self.hooks,
+            counts=ConsumerCounts(
+                *self._buckets,
+                # A consumer of exact types has no others to label.
+                self._labels if consumer.has_patterns else None,
+            ),
+            timers=self._worker.timers,
+        )
+        if spiller is not None:
+            assert isinstance(subscription, SpillingSubscription)  # noqa: S101
+            spiller.add(subscription)
+        return subscription
+
+    def _open_spiller(self, consumer: Consumer) -> Spiller:
+        if self._spiller is None:
+            store = self._worker.environment.make_spill_store(self._alias)
+            if store is None:
+                raise ConfigurationError(
+                    f"Consumer {consumer.name!r}: overflow='spill' needs a place to "
+                    "store messages, and this broker was made without one.",
+                    consumer=consumer.name,
+                    broker=self._alias,
+                )
+            self._spiller = Spiller(store, self.inbox.report)
+        if self.is_running:
+            self._spiller.start()
+        return self._spiller
+
+    @property
+    def _longest_pause(self) -> float:
+        capabilities = self.backend.capabilities
+        if capabilities.settles or capabilities.max_delay is None:
+            return math.inf  # a message that is not settled is safe with the server
+        return max(capabilities.max_delay, HELD_SECONDS)
 
     def subscription(self, consumer: str) -> Subscription:
         """Return the subscription of a consumer, or raise ConfigurationError."""
@@ -227,7 +263,10 @@ class BrokerRuntime:
             if self.is_running or self.is_closed:
                 return
             try:
+                if self._spiller is not None:
+                    self._spiller.start()
                 self._worker.start()
+                self._worker.timers.every_second(self.letters.tick)
                 if self._batcher is not None:
                     self._batcher.start()
                 self._reader.start(self._worker.run_soon)
@@ -255,7 +294,7 @@ class BrokerRuntime:
         return NotRunningError(
             f"Broker {alias!r} does not run in this process: its RUN setting (or "
             "GOMQ_RUN) says so, or this is a management command that handles nothing. "
-            "Set RUN to 'here', or call start().",
+            "Set RUN to 'here', or GOMQ_RUN=here for this command, or call start().",
             event=event,
             broker=alias,
         )
@@ -265,29 +304,49 @@ class BrokerRuntime:
     def close(self, timeout: float) -> Remainder:
         """Drain up to ``timeout`` seconds, stop, and say what was left; idempotent.
 
+        A second caller waits for the first, whose drain ends by the earlier of both.
         After an exception of a signal handler the next call drains on, as long again.
         """
+        began = Clock.monotonic()
         with self.process.lock:  # not in the midst of a start
             self._has_run |= self.is_running
             self.is_closed, self.is_running = True, False
-        with self._closing:
-            if self._remainder is None:
-                began = time.monotonic()
-                # A signal handler that closes while its thread does ends that at once.
-                is_first = self._has_run and not self._is_draining
-                self._drain(began + timeout if is_first else began)
-                run_shielded(partial(self._end, began))
-            assert self._remainder is not None  # noqa: S101 - _end() said it
-            return self._remainder
+        self._drain.hurry(began + timeout)
+        try:
+            with self._closing:
+                if self._remainder is None:
+                    # A signal handler that closes while its thread does ends that.
+                    is_first = self._has_run and not self._is_draining
+                    self._work_off(began + timeout if is_first else began)
+                    run_shielded(partial(self._end, began))
+        except BaseException:
+            self._drain.relax()
+            raise
+        assert self._remainder is not None  # noqa: S101 - _end() said it
+        return self._remainder
 
-    def _drain(self, deadline: float) -> None:
+    def finish(self, timeout: float) -> None:
+        """Wait until what was accepted is finished, and go on running."""
+        self._drain.wait(Clock.monotonic() + timeout, self._has_ended)
+
+    def has_work(self, seconds: float) -> bool:
+        """Whether something that was accepted could still be finished in that time."""
+        return self.is_running and self._drain.has_work(seconds)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it drains, and has not said yet what was left."""
+        return self.is_closed and self._has_run and self._remainder is None
+
+    def _has_ended(self) -> bool:
+        return self._remainder is not None
+
+    def _work_off(self, deadline: float) -> None:
         is_nested, self._is_draining = self._is_draining, True
         try:
             run_shielded(self._begin_drain)
-            left = deadline - time.monotonic()
-            while left > 0 and self._has_work(left):
-                time.sleep(min(left, POLL_SECONDS))
-                left = deadline - time.monotonic()
+            self._drain.wait(deadline, self._has_ended)
+            self._drain.wait_for_background(deadline, self._has_ended)
         finally:
             self._is_draining = is_nested
 
@@ -297,27 +356,19 @@ class BrokerRuntime:
             subscription.draining = True
             subscription.notify()
 
-    def _has_work(self, seconds: float) -> bool:
-        """Whether something could still be finished in that time; asks no server."""
-        if self._reader.pending(seconds) > 0:
-            return True
-        for subscription in self._subscriptions.values():
-            # Permits are held through every step, so nothing is missed on its way.
-            if subscription.in_flight or subscription.unsettled:
-                return True
-            waiting = subscription.channel.held > subscription.scheduled(seconds)
-            if waiting and subscription.may_start_now():
-                return True
-        return False
-
     def _end(self, began: float) -> None:
         """Stop, and count what was left; once, whoever comes in between."""
         with self._changing:
             if self._remainder is None:
+                left = (
+                    self._worker.give_up_background() if self._drain.has_async else ()
+                )
                 unsettled = self._stop()
-                remainder = stop_report(self._subscriptions.values(), began, unsettled)
+                remainder = self._drain.report(began, unsettled, left)
                 self._remainder = remainder
+                self._worker.timers.cancel(self.letters.tick)
                 self.hooks.notify(lambda hook: hook.stopped(self._alias, remainder))
+                self.letters.finish()  # behind that: it may wait for a database
                 self.hooks.flush()
 
     def _stop(self) -> int:
@@ -325,23 +376,24 @@ class BrokerRuntime:
         self._step(self._reader.stop)
         self._retire_worker()
         for subscription in self._subscriptions.values():
-            give_up = partial(self._step, self._give_up, subscription)
+            give_up = partial(self._step, self._hand_back_unstarted, subscription)
             subscription.on_late = give_up  # of a thread that outlives the stop
             give_up()
         unsettled = self._batcher.stop(STOP_SECONDS) if self._batcher else 0
-        return unsettled + (self._step(self.backend.close, STOP_SECONDS) or 0)
+        unsettled += self._step(self.backend.close, STOP_SECONDS) or 0
+        if self._spiller is not None:
+            self._spiller.stop(SPILL_SECONDS)
+        return unsettled
 
-    def _give_up(self, subscription: Subscription) -> None:
-        """Give what was not started back to the server, or drop it."""
+    def _hand_back_unstarted(self, subscription: Subscription) -> None:
+        """Give what was not started back to the server, or spill or drop it."""
         left = subscription.take_all()
         if not left:
             return
         if self._batcher is None:
-            messages = [delivery.message for delivery in left]
-            subscription.count_drops(messages, DropReason.SHUTDOWN)
-            subscription.channel.release(len(left))
+            subscription.abandon(left)
             return
-        self._inbox.held.let_go(left)
+        self.inbox.held.let_go(left)
         subscription.hand_back(left)
         self.backend.release(left)
 
@@ -362,43 +414,47 @@ class BrokerRuntime:
 
     # ------------------------------------------------------------ what operators read
 
-    def dead_letters(self) -> list[DeadLetter]:
-        """Return the dead letters that are kept, oldest first."""
-        if self.backend.capabilities.dead_letters:
-            return self.backend.dead_letters(limit=KEPT)
-        return self._letters.list()
+    @property
+    def kept_letters(self) -> ServerDeadLetters | DeadLetterKeeper:
+        """The dead letters of the server, or of this process where it keeps none."""
+        at_server = self.backend.capabilities.dead_letters
+        return self.inbox.letters if at_server else self.letters
 
     def replay(self, ids: Sequence[str]) -> int:
         """Hand dead letters to their consumers again; return how many found room.
 
-        Raises ConfigurationError where only the process keeps those of a server.
+        Raises ConfigurationError where the server of a backend keeps none.
         """
         if self.backend.capabilities.dead_letters:
-            return self.backend.replay(ids)
+            return self.inbox.letters.replay(ids)
         if self._batcher is not None:
             raise ConfigurationError(
                 f"The backend of broker {self._alias!r} keeps no dead letters: these "
                 "can be looked at and discarded, but not replayed.",
                 broker=self._alias,
             )
-        taken = self._letters.take(ids)
-        refused = [letter for letter in taken if not self._hand_over_again(letter)]
-        for letter in refused:
-            self._letters.add(letter)
-        return len(taken) - len(refused)
+        return self.letters.replay(ids)
 
-    def _hand_over_again(self, letter: DeadLetter) -> bool:
-        subscription = self._subscriptions.get(letter.consumer)
-        if subscription is None or not self.is_running:
-            return False
-        again = Delivery(letter.message, time.monotonic())
-        return not subscription.accept([again])
+    def _replay_to(self, consumer: str, wanted: int, take: Take) -> int:
+        """Hand a consumer what was taken, up to its room; return how many."""
+        subscription = self._subscriptions.get(consumer)
+        if subscription is None or not self.is_running or self._batcher is not None:
+            return 0
+        room = subscription.channel.try_permits(wanted)
+        letters: Sequence[DeadLetter] = ()
+        try:
+            letters = take(room) if room else ()
+        finally:
+            if len(letters) < room:
+                subscription.channel.return_permits(room - len(letters))
+        now = Clock.monotonic()
+        subscription.accept_permitted(
+            [Delivery(letter.message, now) for letter in letters]
+        )
+        return len(letters)
 
-    def discard(self, ids: Sequence[str]) -> int:
-        """Forget dead letters; return how many there were."""
-        if self.backend.capabilities.dead_letters:
-            return self.backend.discard(ids)
-        return len(self._letters.take(ids))
+    def _report_store(self, error: Exception) -> None:
+        self.hooks.notify(lambda hook: hook.failed("store of dead letters", error))
 
     @property
     def is_reading(self) -> bool:
@@ -421,14 +477,17 @@ class BrokerRuntime:
                 rolled_back=refusals.rolled_back,
                 unknown=refusals.unknown,
             )
+        running = self._worker.oldest_starts()
         return BrokerStats(
             queues=queues,
             consumers={
-                name: subscription.stats()
+                name: subscription.stats(running.get(subscription))
                 for name, subscription in self._subscriptions.items()
             },
             reader_up=self.is_reading,
             started=self.is_running,
-            server=self._inbox.server_stats,
-            server_up=self._inbox.is_answered and self.publisher.is_linked,
+            server=self.inbox.sampler.latest,
+            server_up=self.inbox.is_answered and self.publisher.is_linked,
+            reconnects=self.inbox.reconnects + self.publisher.reconnects,
+            operations={**self.publisher.times.state(), **self.inbox.times.state()},
         )

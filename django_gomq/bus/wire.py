@@ -7,7 +7,8 @@ as headers of the transport and the body as it is. Users' headers are one attrib
 and 0-9 (CloudEvents, section 3.1), ours are not, and beside the transport's own headers
 they would be taken for those. ``traceparent`` and ``tracestate`` (W3C Trace Context,
 sections 3.2 and 3.3) are attributes of their own (CloudEvents' extension Distributed
-Tracing), so that others find them.
+Tracing), so that others find them, and so are ``causationid`` and ``correlationid``
+(its extension Correlation).
 
 A decoder trusts nothing: names, sizes and types are checked, and nothing is imported or
 looked up by a name from a message.
@@ -22,24 +23,28 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
+from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Meta, Raw
 
 from .errors import ConfigurationError, DecodeError, EncodeError, MessageError
 from .message import (
+    CAUSATION,
+    CORRELATION,
     DEFAULT_PRIORITY,
     MAX_HEADER_BYTES,
+    MAX_ID_LENGTH,
     MAX_PRIORITY,
     NO_HEADERS,
     Message,
+    is_id,
     validate,
     validate_type,
 )
 
 STRUCTURED_CONTENT_TYPE: Final = "application/cloudevents+json"
 """The content type of a structured event, for transports that have one."""
-MAX_ID_LENGTH: Final = 200
 MAX_SOURCE_LENGTH: Final = 500
 MAX_ATTRIBUTE_BYTES: Final = 32_768  # all but the data; headers with escapes take half
 
@@ -96,6 +101,8 @@ class _Attributes(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     partitionkey: _Text = None
     traceparent: _Text = None
     tracestate: _Text = None
+    causationid: _Text = None
+    correlationid: _Text = None
     gomqpriority: Annotated[int, Meta(ge=0, le=MAX_PRIORITY)] = DEFAULT_PRIORITY
     gomqdelay: _Text = None
     gomqattempt: Annotated[int, Meta(ge=1, le=_MAX_INTEGER)] = 1
@@ -112,7 +119,7 @@ class _Structured(_Attributes, frozen=True, gc=False, omit_defaults=True):
     data_base64: bytes | None = None
 
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=str.__str__).encode  # subclasses of str
 _decode_structured = msgspec.json.Decoder(_Structured).decode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 _skip = msgspec.json.Decoder(Raw).decode
@@ -162,7 +169,8 @@ def encode_binary(
     plain text: a transport that needs bytes or escapes makes them itself. Otherwise as
     ``encode_structured``.
     """
-    attributes = msgspec.to_builtins(_describe(message, source, attempt, version))
+    described = _describe(message, source, attempt, version)
+    attributes = msgspec.to_builtins(described, enc_hook=str.__str__)
     _json_of(message)
     headers = {"content-type": attributes.pop("datacontenttype")}
     for name, value in attributes.items():
@@ -180,7 +188,7 @@ def _describe(
             f"{MAX_SOURCE_LENGTH} printable characters."
         )
     message_id = message.id
-    if not _is_text(message_id, MAX_ID_LENGTH):
+    if not is_id(message_id):
         raise EncodeError(
             f"The id is not a text of 1 to {MAX_ID_LENGTH} printable characters.",
             event=event_type,
@@ -196,9 +204,11 @@ def _describe(
         message.time,
         _JSON_TYPE,
         None if version is None else f"{_schema_prefix(event_type)}{version}",
-        message.key,
-        _take(headers, "traceparent"),
-        _take(headers, "tracestate"),
+        None if message.key is None else _escape(message.key),
+        _take(headers, "traceparent") if headers else None,
+        _take(headers, "tracestate") if headers else None,
+        _take(headers, CAUSATION) if headers else None,
+        _take(headers, CORRELATION) if headers else None,
         message.priority,
         repr(float(message.delay)) if message.delay else None,
         attempt,
@@ -209,6 +219,23 @@ def _describe(
 def _take(headers: dict[str, str], name: str) -> str | None:
     """Take a header out; an empty one stays, as no attribute may be empty."""
     return headers.pop(name) if headers.get(name) else None
+
+
+def _escape(key: str) -> str:
+    """Return a key as attributes and headers may have it; ``_unescape`` reads it."""
+    key = str.__str__(key)
+    if key.isprintable() and "%" not in key:
+        return key
+    return quote(key, safe="", errors="surrogatepass")
+
+
+def _unescape(key: str) -> str:
+    if "%" not in key:
+        return key
+    try:
+        return unquote(key, errors="surrogatepass")
+    except UnicodeDecodeError:
+        return key  # of somebody who escapes otherwise
 
 
 def _schema_prefix(event_type: str) -> str:
@@ -331,7 +358,7 @@ def _open(found: _Attributes, body: bytes, max_body_bytes: int) -> WireMessage:
         message: Message[Any] = Message(
             _validate_type(found.type),
             body,
-            found.partitionkey,
+            None if found.partitionkey is None else _unescape(found.partitionkey),
             found.gomqpriority,
             _headers_in(found),
             _delay_in(found),
@@ -344,7 +371,7 @@ def _open(found: _Attributes, body: bytes, max_body_bytes: int) -> WireMessage:
         raise
     except (MessageError, ConfigurationError) as error:
         raise DecodeError(str(error), event=found.type) from None
-    version = _version_in(found)
+    version = _version_in(found.dataschema, found.type)
     return WireMessage(message, found.gomqattempt, found.source, version)
 
 
@@ -363,9 +390,9 @@ def _with_json(read: WireMessage) -> WireMessage:
 def _check_attributes(found: _Attributes) -> None:
     if found.specversion != _VERSION:
         raise DecodeError(f"specversion is {found.specversion!r}, not {_VERSION}.")
-    for name, value in (("id", found.id), ("source", found.source)):
-        if not value.isprintable():
-            raise DecodeError(f"{name} has characters to escape.")
+    if not (found.id.isprintable() and found.source.isprintable()):
+        name = "source" if found.id.isprintable() else "id"
+        raise DecodeError(f"{name} has characters to escape.")
     content_type = found.datacontenttype
     if content_type is None or content_type == _JSON_TYPE:
         return
@@ -385,6 +412,10 @@ def _headers_in(found: _Attributes) -> dict[str, str]:
         headers["traceparent"] = found.traceparent
     if found.tracestate is not None:
         headers["tracestate"] = found.tracestate
+    if found.causationid is not None:
+        headers[CAUSATION] = found.causationid
+    if found.correlationid is not None:
+        headers[CORRELATION] = found.correlationid
     return headers or NO_HEADERS
 
 
@@ -411,9 +442,10 @@ def _made_in(found: _Attributes) -> float:
     raise DecodeError(f"time is {found.time}, not between 1970 and 9998.")
 
 
-def _version_in(found: _Attributes) -> int | None:
+@functools.lru_cache(1024)  # bounded, as a sender may make names of data
+def _version_in(schema: str | None, event_type: str) -> int | None:
     """Return the version of our Event class; schemas of others say nothing to us."""
-    prefix, schema = _schema_prefix(found.type), found.dataschema or ""
+    prefix, schema = _schema_prefix(event_type), schema or ""
     version = schema.removeprefix(prefix)
     if version == schema or not _INTEGER.fullmatch(version):
         return None

@@ -50,6 +50,11 @@ class KeyOrder:
         self._waiting[key] = deque()
         return True
 
+    def hold(self, delivery: Delivery) -> bool:
+        """Give a retry that waits elsewhere its key; else it waits here for that."""
+        with self._lock:
+            return self._admit(delivery)
+
     def admit_again(self, delivery: Delivery) -> None:
         """Let a retry out: it holds its key since its first attempt."""
         with self._lock:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import TIMEOUT_MAX, Lock
 
+from django_gomq.bus.consumer import MAX_CAPACITY
 from django_gomq.bus.errors import ConfigurationError
 
 Wake = Callable[[], object]
@@ -196,8 +197,9 @@ class PermitPool:
 
 def check_capacity(capacity: int) -> None:
     """Raise ConfigurationError if this is no capacity: a whole number from 1."""
-    if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
+    is_whole = isinstance(capacity, int) and not isinstance(capacity, bool)
+    if not (is_whole and 1 <= capacity <= MAX_CAPACITY):
         raise ConfigurationError(
-            f"capacity is {capacity!r}: give a whole number from 1 (every queue is "
-            "bounded)."
+            f"capacity is {capacity!r:.120}: give a whole number from 1 to "
+            f"{MAX_CAPACITY:,} (every queue is bounded, and has its places ready)."
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, repeat
@@ -16,11 +15,13 @@ from django_gomq.bus.counts import ConsumerCounts
 from django_gomq.bus.delivery import Chunk, Delivery, DropReason, join
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.clock import Clock
 from django_gomq.bus.process.timers import DelayQueue, Timers
 from django_gomq.bus.stats import ConsumerStats
 
 from .channel import Channel
 from .key_order import KeyOrder
+from .permits import PermitPool
 
 T = TypeVar("T")
 
@@ -62,6 +63,9 @@ class Subscription:
     All methods are thread-safe; only ``withdraw`` blocks.
     """
 
+    leased_until: float | None = None
+    """Until when what waits here is ours, in monotonic seconds; None: for ever."""
+
     def __init__(
         self,
         broker: str,
@@ -76,6 +80,8 @@ class Subscription:
         self.hooks = hooks
         self.counts = counts or ConsumerCounts()
         self.channel: Channel[Delivery] = Channel(consumer.capacity, join)
+        self.inlet: PermitPool = self.channel
+        """Where a reader that ``reserve``d takes the permits."""
         self.keys = KeyOrder(self.channel) if consumer.ordered_by_key else None
         self.retries = DelayQueue(timers or Timers(_ignore), self._come_again)
         """Deliveries that wait here for their next attempt, and keep their permits."""
@@ -124,19 +130,28 @@ class Subscription:
     def accept(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Take in what a server handed out; return what found no room after all."""
         room = self.channel.try_permits(len(deliveries))
+        self.accept_permitted(deliveries[:room])
+        return deliveries[room:]
+
+    def accept_permitted(self, deliveries: Sequence[Delivery]) -> None:
+        """Take in such deliveries, for which the caller has permits of the channel."""
         # Neighbours of one type and priority are put at once: 0.04 us each, not 1.
-        for (event_type, priority), group in groupby(deliveries[:room], _KIND):
+        for (event_type, priority), group in groupby(deliveries, _KIND):
             chunk = Chunk(group)
             self.counts.count_dispatched(event_type, len(chunk))
             self.channel.put_permitted(chunk, priority)
-        if room:
+        if deliveries:
             self.notify()
             self._note_late()
-        return deliveries[room:]
 
     def reserve(self, wanted: int) -> int:
         """Take room for up to that many deliveries; return how much there was."""
-        return self.channel.try_permits(wanted)
+        return self.inlet.try_permits(wanted)
+
+    def miss(self, deliveries: Sequence[Delivery], reason: DropReason) -> None:
+        """Count and drop deliveries of one type that a stop kept from coming in."""
+        self.counts.count_dispatched(deliveries[0].message.type, len(deliveries))
+        self.count_drops([delivery.message for delivery in deliveries], reason)
 
     def wanted(self) -> int:
         """Return how many deliveries a reader should fetch now.
@@ -211,13 +226,30 @@ class Subscription:
 
         The one place that decides. Whoever makes it true again calls ``notify_all``.
         """
-        return not self.paused
+        until = self.leased_until
+        return not self.paused and (until is None or Clock.monotonic() < until)
+
+    def set_lease(self, until: float) -> None:
+        """Start what waits here up to that time; what was held up goes on."""
+        before, self.leased_until = self.leased_until, until
+        if before is not None and Clock.monotonic() >= before:
+            self.notify_all()
 
     def set_paused(self, paused: bool) -> None:
         """Start no more deliveries, or go on."""
         self.paused = paused
         if not paused:
             self.notify_all()
+
+    def become(self, *, paused: bool | None, capacity: int | None) -> None:
+        """Be as an operator wants it; what is None stays as it is.
+
+        Raises ConfigurationError for what no capacity is.
+        """
+        if capacity is not None and capacity != self.channel.capacity:
+            self.channel.resize(capacity)
+        if paused is not None and paused != self.paused:
+            self.set_paused(paused)
 
     @property
     def has_work(self) -> bool:
@@ -321,11 +353,18 @@ class Subscription:
         if self.keys is not None:
             for delivery in scheduled:
                 self.keys.finish(delivery)
-        return taken + scheduled
+        # What holds a key comes before what waits behind it.
+        return scheduled + taken
 
     def take_all(self) -> list[Delivery]:
         """Remove and return everything that was not started; for a stop."""
         return self.take_where(lambda _: True)
+
+    def abandon(self, left: Sequence[Delivery]) -> None:
+        """Drop what ``take_all`` has taken and nobody will start."""
+        messages = [delivery.message for delivery in left]
+        self.count_drops(messages, DropReason.SHUTDOWN)
+        self.channel.release(len(left))
 
     def withdraw(self, is_lost: Callable[[Delivery], bool]) -> list[Delivery]:
         """Forget what waits and was given to somebody else; return it."""
@@ -336,6 +375,11 @@ class Subscription:
         return lost
 
     # ------------------------------------------------------------ numbers
+
+    @property
+    def spilled(self) -> int:
+        """How many messages wait behind the channel."""
+        return 0
 
     def scheduled(self, after: float = -math.inf) -> int:
         """Return how many retries wait here; those due only after so many seconds."""
@@ -348,10 +392,14 @@ class Subscription:
         if not firsts:
             return 0.0
         oldest = min(first.available for first in firsts)
-        return max(0.0, time.monotonic() - oldest)
+        return max(0.0, Clock.monotonic() - oldest)
 
-    def stats(self) -> ConsumerStats:
-        """Return the numbers as they are now."""
+    def stats(self, running_since: float | None = None) -> ConsumerStats:
+        """Return the numbers as they are now.
+
+        ``running_since`` is when the oldest attempt in work began (monotonic seconds).
+        """
+        running = 0.0 if running_since is None else Clock.monotonic() - running_since
         counts = self.counts
         with counts.lock:
             scheduled, in_flight = self.scheduled(), self.in_flight + self.unsettled
@@ -366,10 +414,13 @@ class Subscription:
                 depth=depth,
                 scheduled=scheduled,
                 in_flight=in_flight,
+                spilled=self.spilled,
                 capacity=self.channel.capacity,
                 oldest_age=self._oldest_age(),
                 paused=self.paused,
+                running_seconds=running,
                 handed_back=counts.handed_back,
+                lost_leases=counts.lost_leases.total(),
                 exceptions=dict(counts.exceptions),
                 last_success=counts.last_success,
                 wait=counts.wait.state(),

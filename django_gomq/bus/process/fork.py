@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import threading
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
 from threading import RLock
+from types import BuiltinFunctionType
 from typing import Final, Protocol
 
 _MADV_WIPEONFORK: Final = 18  # linux/mman.h; the mmap module has no name for it
@@ -68,7 +73,7 @@ class ForkAware(Protocol):
 is_same_process: Final = _make_page()
 is_same_process[0] = 1
 _current = Process()
-_seats: dict[tuple[int, Process], Process] = {}
+_children: dict[tuple[int, Process], Process] = {}
 _fork_aware: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
@@ -80,7 +85,7 @@ def current() -> Process:
         # and no lock is used that another thread of the parent could have held.
         parent, pid = _current, os.getpid()
         if parent.pid != pid:
-            _current = _seats.setdefault((pid, parent), Process())
+            _current = _children.setdefault((pid, parent), Process())
         for aware in list(_fork_aware):
             aware.after_in_child(_current)
         is_same_process[0] = 1
@@ -90,6 +95,37 @@ def current() -> Process:
 def register(aware: ForkAware) -> None:
     """Have ``aware.after_in_child`` called when a forked child first asks who it is."""
     _fork_aware.add(aware)
+
+
+def end_if_forked(
+    process: Process, find_error: Callable[[], BaseException | None]
+) -> None:
+    """End this process if it is not that one: a handler has forked, and come back.
+
+    It has no thread of its parent's but the handler's, which would wait for ever for
+    messages of the parent. What the handler raised is told, and makes the status, as
+    at any end.
+    """
+    if current() is process:
+        return
+    status = 1
+    try:
+        status = _status_of(find_error())
+        # What concurrent.futures and the bus have to do at an end, as multiprocessing
+        # has it; atexit is the parent's.
+        getattr(threading, "_shutdown", int)()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(status)
+
+
+def _status_of(error: BaseException | None) -> int:
+    if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+        return error.code or 0
+    if error is not None:
+        sys.excepthook(type(error), error, error.__traceback__)
+    return int(error is not None)
 
 
 _bus = threading.local()
@@ -105,6 +141,57 @@ def claim_thread() -> None:
     _bus.is_mine = True
 
 
+_handles: ContextVar[bool] = ContextVar("gomq_handles", default=False)
+_of_handlers = Context()
+_of_handlers.run(_handles.set, True)
+
+handler_context: Final = _of_handlers.copy
+"""Returns a context of its own for one handler. Whatever thread or loop a handler goes
+on in takes its context along, and with it that nobody there may wait."""
+
+
+def works_for_bus() -> bool:
+    """Whether the bus, or one of its handlers, waits for the current thread.
+
+    It must never wait for room, which may be what it keeps others from making.
+    """
+    return is_bus_thread() or _handles.get()
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """Have what this thread publishes meanwhile wait for its queue alone, if at all.
+
+    Where the channel of a consumer is full, its overflow decides.
+    """
+    _bus.is_hurried = True
+    try:
+        yield
+    finally:
+        _bus.is_hurried = False
+
+
+def is_hurried() -> bool:
+    """Whether this thread waits for no channel, and for nothing without a timeout."""
+    return getattr(_bus, "is_hurried", False)
+
+
+_get_ident: Final = threading.get_ident
+
+
+def has_green_threads() -> bool:
+    """Whether gevent or eventlet has made greenlets of one thread of all threads."""
+    return not isinstance(threading.get_ident, BuiltinFunctionType)
+
+
+def is_patched_late() -> bool:
+    """Whether that came after the bus was imported.
+
+    It holds locks of the other kind then: to wait for one would stop every greenlet.
+    """
+    return threading.get_ident is not _get_ident
+
+
 _end = threading.Event()
 
 
@@ -117,5 +204,5 @@ def start_no_more() -> None:
 
 
 def may_start() -> bool:
-    """Whether the bus may still start threads for its own ends."""
-    return not _end.is_set()
+    """Whether the bus may start threads for its own ends, here and now."""
+    return not (_end.is_set() or is_patched_late())

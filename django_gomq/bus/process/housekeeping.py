@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,9 +12,15 @@ from logging import Logger
 from threading import Lock, RLock, Thread, current_thread
 from typing import Final
 
-from django_gomq.bus.errors import format_traceback, traceback_of
+from django_gomq.bus.errors import (
+    describe_error,
+    format_traceback,
+    printable,
+    traceback_of,
+)
 
-from .fork import claim_thread, may_start
+from .clock import Clock
+from .fork import claim_thread, is_patched_late, may_start
 
 Call = Callable[[], object]
 
@@ -27,9 +32,9 @@ change threads; where a log handler hangs, so many messages are kept alive."""
 class Housekeeping:
     """Runs what it is handed, in that order, on one daemon thread "gomq-housekeeping".
 
-    The thread is started by the first call, and by any later one where it could not be
-    started, or has ended. Whatever calls raise is swallowed and counted. Belongs to one
-    process. Thread-safe; only ``flush`` and ``stop`` block.
+    The thread is started by ``start`` or the first call, and by any later one where it
+    could not be started, or has ended. Whatever calls raise is swallowed and counted.
+    Belongs to one process. Thread-safe; only ``flush`` and ``stop`` block.
     """
 
     def __init__(self, most: int = MAX_WAITING) -> None:
@@ -50,19 +55,27 @@ class Housekeeping:
         self.failed = 0
         """How many calls raised something."""
 
+    def start(self) -> None:
+        """Start the thread, if it can be had: at the interpreter's end it cannot.
+
+        There what is handed over would hold the end up for as long as it blocks.
+        """
+        self._wake()
+
     def hand_over(self, call: Call) -> bool:
         """Have this run soon; return whether there was room for it.
 
         Never raises, never blocks, and waits for no lock that a call may hold. After
         ``stop``, where no thread can be had, it runs at once: there is no bus to hold
-        up any more, and nobody who would run it later.
+        up any more, and nobody who would run it later. So it does where the bus never
+        starts, as threads were made greenlets too late.
         """
         if len(self._calls) >= self._most:
             with self._counting:
                 self.lost += 1
             return False
         self._calls.append(call)
-        if not self._wake() and self._stopped:
+        if not self._wake() and (self._stopped or is_patched_late()):
             self._work_off_here()
         return True
 
@@ -76,7 +89,7 @@ class Housekeeping:
         """
         if self._is_idle:
             return True
-        if self._thread is current_thread() or self._stuck_at == self._done:
+        if self._thread is current_thread() or self.is_stuck:
             return False
         done = Lock()
         done.acquire()
@@ -85,7 +98,7 @@ class Housekeeping:
         if has_thread:
             has_run = done.acquire(timeout=timeout)
         else:
-            self._work_off_here(time.monotonic() + timeout)
+            self._work_off_here(Clock.monotonic() + timeout)
             has_run = not done.locked()
         self._stuck_at = None if has_run else self._done
         return has_run
@@ -112,6 +125,11 @@ class Housekeeping:
     def errors(self) -> int:
         """How many calls were lost or raised something."""
         return self.lost + self.failed
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the last flush waited in vain, and nothing has moved since."""
+        return self._stuck_at == self._done
 
     @property
     def is_dead(self) -> bool:
@@ -178,7 +196,7 @@ class Housekeeping:
 
     def _work_off_here(self, until: float | None = None) -> None:
         """Run what waits on the current thread; none of it if we are in a call now."""
-        while self._calls and (until is None or time.monotonic() < until):
+        while self._calls and (until is None or Clock.monotonic() < until):
             if not self._working.acquire(blocking=False):
                 return  # who is in it looks for more
             try:
@@ -200,6 +218,8 @@ class Housekeeping:
 
 
 _OURS: Final = "gomq_"
+MAX_TEXT: Final = 1_000
+"""Characters of one text in a line: what is longer is a document, and no name."""
 
 HandOver = Callable[[Call], object]
 """Has a call run soon, on a thread that may wait for log handlers."""
@@ -222,9 +242,11 @@ def write_log(
 ) -> None:
     """Write one line with these fields, and the traceback of ``error``.
 
-    Never raises an Exception: one of a handler, a filter or a record factory costs this
-    line. Blocks as log handlers do, but not on a thread that sends its lines elsewhere.
-    Thread-safe as these are.
+    Texts among arguments and fields are cut, and what would break the line, or speak
+    to a terminal, is escaped. Never raises an Exception: one of a handler or a filter
+    costs this line, one of a record factory what it would have added. Blocks as log
+    handlers do, but not on a thread that sends its lines elsewhere. Thread-safe as
+    these are.
     """
     write = partial(_write, logger, level, text, args, fields or {}, error)
     hand_over: HandOver | None = getattr(_thread, "hand_over", None)
@@ -257,7 +279,25 @@ def _make_record(
 ) -> logging.LogRecord:
     told = None if error is None else (type(error), error, traceback_of(error))
     # Where it was written says nothing: all lines are written here.
-    record = logger.makeRecord(logger.name, level, __file__, 0, text, args, told)
+    parts = logger.name, level, __file__, 0, text, tuple(map(_tame, args)), told
+    try:
+        return _complete(logger.makeRecord(*parts), fields, error)
+    except Exception:  # noqa: BLE001 - a record factory's bug, or an odd record of its own
+        return _complete(logging.LogRecord(*parts), fields, error)
+
+
+def _tame(value: object) -> object:
+    """Return texts and errors as a text that fits one line, and others as they are."""
+    if isinstance(value, str):
+        return printable(value, MAX_TEXT)
+    return describe_error(value) if isinstance(value, BaseException) else value
+
+
+def _complete(
+    record: logging.LogRecord,
+    fields: Mapping[str, object],
+    error: BaseException | None,
+) -> logging.LogRecord:
     if error is not None:
         # Where formatters look before they format it: bounded, on lines of its own
         # making, and readable whatever the class of the error does.
@@ -266,5 +306,5 @@ def _make_record(
     # factory has set. What it set under names that are not ours stays.
     for name, value in fields.items():
         if name.startswith(_OURS) or not record.__dict__.get(name):
-            record.__dict__[name] = value
+            record.__dict__[name] = _tame(value)
     return record

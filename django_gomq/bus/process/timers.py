@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Condition, Lock, Thread, current_thread
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from .clock import Clock
 from .fork import claim_thread
 
 TICK_SECONDS: Final = 1.0  # the one regular wake-up of an idle process
@@ -25,11 +26,11 @@ class Deadline(msgspec.Struct, frozen=True):
     @classmethod
     def after(cls, seconds: float | None) -> Deadline:
         """Return the moment that many seconds from now; None stays None."""
-        return cls(None if seconds is None else time.monotonic() + seconds)
+        return cls(None if seconds is None else Clock.monotonic() + seconds)
 
     def left(self) -> float | None:
         """Return the seconds left; 0 if it has passed, None if it never comes."""
-        return None if self.at is None else max(0.0, self.at - time.monotonic())
+        return None if self.at is None else max(0.0, self.at - Clock.monotonic())
 
 
 class Timers:
@@ -53,6 +54,8 @@ class Timers:
         self._regular: list[Callable[[], object]] = []
         self._thread: Thread | None = None
         self._stopped = False
+        self.is_lost = False
+        """Whether the thread has died and no other one could be had."""
 
     def start(self) -> None:
         """Start the timer thread if none runs; idempotent.
@@ -64,7 +67,7 @@ class Timers:
             if not (self._stopped or self.is_alive):
                 thread = Thread(target=self._run, name="gomq-timers", daemon=True)
                 thread.start()
-                self._thread = thread
+                self._thread, self.is_lost = thread, False
 
     @property
     def is_alive(self) -> bool:
@@ -73,7 +76,7 @@ class Timers:
 
     def after(self, seconds: float, call: Callable[[], object]) -> None:
         """Have ``call`` run once, that many seconds from now."""
-        due = time.monotonic() + seconds
+        due = Clock.monotonic() + seconds
         with self._changed:
             heapq.heappush(self._heap, (due, next(self._order), call))
             if self._heap[0][0] == due:
@@ -101,22 +104,37 @@ class Timers:
 
     def _run(self) -> None:
         self._on_start()
-        next_tick = time.monotonic() + TICK_SECONDS
+        try:
+            self._call_what_is_due()
+        except BaseException as error:  # noqa: BLE001 - one that was put into the thread
+            self._replace()
+            self._on_error(error)
+
+    def _replace(self) -> None:
+        self._thread, self.is_lost = None, True
+        with suppress(RuntimeError):  # it is not ours, or no more
+            while True:  # it may have come between the lock and its with
+                self._changed.release()
+        with suppress(RuntimeError, MemoryError, OSError):
+            self.start()
+
+    def _call_what_is_due(self) -> None:
+        next_tick = Clock.monotonic() + TICK_SECONDS
         while not self._stopped:
             for call in self._wait_for_due(next_tick):
                 self._run_one(call)
-            if time.monotonic() >= next_tick:
+            if Clock.monotonic() >= next_tick:
                 for call in self._regular:
                     self._run_one(call)
-                next_tick = time.monotonic() + TICK_SECONDS
+                next_tick = Clock.monotonic() + TICK_SECONDS
 
     def _wait_for_due(self, until: float) -> list[Callable[[], object]]:
         with self._changed:
             first = self._heap[0][0] if self._heap else until
-            pause = min(first, until) - time.monotonic()
+            pause = min(first, until) - Clock.monotonic()
             if pause > 0 and not self._stopped:
                 self._changed.wait(pause)
-            now = time.monotonic()
+            now = Clock.monotonic()
             due = []
             while self._heap and self._heap[0][0] <= now:
                 due.append(heapq.heappop(self._heap)[2])
@@ -149,7 +167,7 @@ class DelayQueue(Generic[T]):
         """Give this item back in that many seconds."""
         key = self._keys()
         with self._lock:
-            self._items[key] = time.monotonic() + seconds, item
+            self._items[key] = Clock.monotonic() + seconds, item
         self._timers.after(seconds, lambda: self._end(key))
 
     def _end(self, key: int) -> None:
@@ -177,7 +195,7 @@ class DelayQueue(Generic[T]):
 
     def due_after(self, seconds: float = -math.inf) -> int:
         """Return how many items become due only after that time; all, without one."""
-        until = time.monotonic() + seconds
+        until = Clock.monotonic() + seconds
         with self._lock:
             return sum(due > until for due, _ in self._items.values())
 

@@ -1,10 +1,11 @@
-"""What a program may do around its handlers; by default nothing."""
+"""What a program may do around the bus; by default nothing."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from django_gomq.bus.consumer import Handler
+from django_gomq.bus.channels.spilling import SpillStore
+from django_gomq.bus.declarations.handler import Handler
 
 
 class ThreadScope:
@@ -27,7 +28,11 @@ NO_SCOPE: Final = ThreadScope()
 
 
 class Environment:
-    """What surrounds handlers; these methods do nothing, for a bare program."""
+    """What surrounds the bus; these methods do nothing, for a bare program."""
+
+    def make_spill_store(self, broker: str) -> SpillStore | None:
+        """Return where consumers of a broker spill, if there is such a place."""
+        return None
 
     def thread_scope(self) -> ThreadScope:
         """Return what to do around the handlers of the current thread."""

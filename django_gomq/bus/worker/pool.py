@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from threading import Lock, Thread, current_thread
+
+from django_gomq.bus.process.clock import Clock
 
 from .runner import ConsumerRunner
 
@@ -18,7 +19,7 @@ class HandlerThread:
         self.runner: ConsumerRunner | None = None
         """Whom it serves."""
         self.since = 0.0
-        """Since when, by ``time.monotonic()``."""
+        """Since when, by ``Clock.monotonic()``."""
         self.has_overrun = False
         """Whether it was told that this takes longer than its consumer's timeout."""
         self.is_given_up = False
@@ -89,6 +90,21 @@ class HandlerPool:
         """How many threads serve a consumer now."""
         return sum(handler_thread.runner is not None for handler_thread in self._all())
 
+    @property
+    def busy_ratio(self) -> float:
+        """Which part of its places is taken by threads that serve a consumer now."""
+        serving = sum(place.runner is not None for place in self.serving())
+        return serving / self._size
+
+    def starts(self) -> list[tuple[ConsumerRunner, float]]:
+        """Return whom each busy thread serves, and since when (monotonic seconds)."""
+        found = []
+        for handler_thread in self._all():
+            runner = handler_thread.runner  # first: what begins after it is younger
+            if runner is not None:
+                found.append((runner, handler_thread.since))
+        return found
+
     def dead(self) -> list[int]:
         """Return the numbers, from 1, of places where no thread lives."""
         return [
@@ -103,7 +119,7 @@ class HandlerPool:
             self._is_closed = True
 
     def join(self, until: float) -> None:
-        """Wait for all threads to end, up to a moment of ``time.monotonic()``."""
+        """Wait for all threads to end, up to a moment of ``Clock.monotonic()``."""
         for handler_thread in self._all():
             if handler_thread.thread is not current_thread():
-                handler_thread.thread.join(max(0.0, until - time.monotonic()))
+                handler_thread.thread.join(max(0.0, until - Clock.monotonic()))

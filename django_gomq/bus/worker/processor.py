@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
+import math
 from collections.abc import Iterator, Sequence
-from contextvars import Context
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -16,6 +16,7 @@ from django_gomq.bus.delivery import (
     ACK,
     CUT_OFF,
     EXPIRED,
+    MIN_RETRY_LATER,
     BatchFailed,
     DeadLettered,
     DeliveredMessage,
@@ -28,18 +29,27 @@ from django_gomq.bus.delivery import (
     Verdict,
     receive,
 )
-from django_gomq.bus.errors import DecodeError
+from django_gomq.bus.errors import (
+    ConfigurationError,
+    DecodeError,
+    class_name,
+    printable,
+)
 from django_gomq.bus.hooks import Attempt, Hooks
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.clock import Clock
+from django_gomq.bus.process.fork import current, end_if_forked, handler_context
 
+from .causes import InWork, enter, in_work_here, work_of_thread
 from .environment import Environment, ThreadScope
+from .transactions import TransactionInbox, in_transaction
 
 
 class SliceResult(msgspec.Struct):
     """What came of deliveries that were handled one after the other."""
 
     times: list[float] = []
-    """Its beginning and the end of each attempt, by ``time.monotonic()``."""
+    """Its beginning and the end of each attempt, by ``Clock.monotonic()``."""
     ended: list[tuple[Delivery, Outcome]] = []
     """The deliveries that did not succeed, in their order."""
     ended_at: list[int] = []
@@ -47,10 +57,21 @@ class SliceResult(msgspec.Struct):
     exemplars: list[tuple[float, str]] = []
     """Seconds of attempts whose trace is kept, with that trace."""
 
+    def last_error(self) -> BaseException | None:
+        """Return what the last attempt raised, if it did."""
+        if not self.ended_at or self.ended_at[-1] != len(self.times) - 2:
+            return None
+        return error_of(self.ended[-1][1])
+
     def end(self, delivery: Delivery, outcome: Outcome) -> None:
         """Note that the attempt at hand did not succeed, before its time is."""
         self.ended.append((delivery, outcome))
         self.ended_at.append(len(self.times) - 1)
+
+
+def error_of(outcome: Outcome) -> BaseException | None:
+    """Return what the handler raised, as far as its outcome says so."""
+    return getattr(outcome, "error", None)
 
 
 def end_scope(scope: ThreadScope, hooks: Hooks) -> None:
@@ -67,11 +88,26 @@ def report_environment(error: BaseException, hooks: Hooks) -> None:
     hooks.notify(lambda hook: hook.failed("environment", error))
 
 
-def refuse_coroutine(result: object) -> None:
-    """Raise TypeError where a sync handler returned a coroutine."""
-    if inspect.iscoroutine(result):
-        result.close()
-        raise TypeError("A sync handler returned a coroutine: make it 'async def'.")
+def refuse_unfinished(result: object) -> None:
+    """Raise TypeError where a handler returned what has yet to run, or to end."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError(
+            f"The handler returned {_describe(result)} instead of running: a function "
+            "with 'yield' does nothing until somebody iterates over it."
+        )
+    if hasattr(type(result), "__await__"):
+        if inspect.iscoroutine(result):
+            result.close()  # it warns otherwise that nobody awaited it
+        raise TypeError(
+            f"The handler returned {_describe(result)} that nobody awaits: make it "
+            "'async def', and await there what it calls."
+        )
+
+
+def _describe(result: object) -> str:
+    made_by = getattr(result, "__qualname__", None)  # of coroutines and generators
+    name = f" of {printable(made_by)}()" if isinstance(made_by, str) else ""
+    return f"a {class_name(result)}{name}"
 
 
 class Processor:
@@ -88,7 +124,14 @@ class Processor:
         backend: str,
         hooks: Hooks,
         environment: Environment,
+        longest_pause: float = math.inf,
+        inbox: TransactionInbox | None = None,
     ) -> None:
+        """``longest_pause`` is how many seconds a message may wait here to come again.
+
+        What asks for more comes again after these. ``inbox`` is for what is idempotent.
+        """
+        self._longest_pause = longest_pause
         self._consumer = consumer
         self._broker = broker
         self._backend = backend
@@ -96,11 +139,9 @@ class Processor:
         self._environment = environment
         self._decoders = consumer.decoders
         self._max_age = consumer.max_age
-        self._handler = consumer.handler
-        if consumer.atomic:
-            self._handler = environment.in_transaction(
-                consumer.handler, consumer.atomic
-            )
+        self._handler = in_transaction(consumer, environment, inbox)
+        self._is_rolled_back = bool(consumer.atomic or consumer.idempotent)
+        """What an attempt did that fails, as far as that is in the database."""
         is_watched = bool(hooks.attempt_watchers)
         self._call = self._call_watched if is_watched else self._call_bare
         needs_no_watch = not is_watched or hooks.enter_unsampled is not None
@@ -113,16 +154,21 @@ class Processor:
         """Run a sync handler for one delivery after the other.
 
         Stops when there are no more, and after the first that ends later than
-        ``until``, in seconds of ``time.monotonic()``. Each gets a ``contextvars``
-        context in which nothing is set but a trace that nobody keeps.
+        ``until``, in seconds of ``Clock.monotonic()``. Each gets a ``contextvars``
+        context in which nothing is set but the message that it is at, and a trace that
+        nobody keeps.
         """
         # Each line here costs every message handled 5 to 60 ns: so all names are local,
         # no call is made that can be spared, and one look at the clock ends an attempt
         # and begins the next.
-        clock, handler, decoders = time.monotonic, self._handler, self._decoders
+        clock, handler, decoders = Clock.monotonic, self._handler, self._decoders
         enter_unsampled = self._hooks.enter_unsampled
         scope = self._environment.thread_scope()
-        context, may_run = Context(), True
+        work = work_of_thread()
+        new_context = work.new_context
+        context, may_run = new_context(), True
+        # A hook sets the same variable each time.
+        unused = len(context) + (enter_unsampled is not None)
         found = SliceResult()
         times = found.times
         times.append(clock())
@@ -136,22 +182,23 @@ class Processor:
                     except Exception:  # noqa: BLE001 - a hook's bug
                         may_run = self._hooks.note_enter_failure()
                 if may_run:
+                    work.delivery = delivery
                     result = context.run(handler, DeliveredMessage(delivery, decoders))
                     if result is not None:
-                        refuse_coroutine(result)
+                        refuse_unfinished(result)
                 else:
                     self._process_watched(delivery, found)
             except BaseException as error:  # noqa: BLE001 - it must not end our thread
                 found.end(delivery, self._decide_safely(delivery, error))
             if scope.is_needed:
                 end_scope(scope, self._hooks)
-            # The handler left something in it; a hook sets the same one each time.
-            if context and (enter_unsampled is None or len(context) > 1):
-                context = Context()
+            if len(context) > unused:  # the handler left something in it
+                context = new_context()
             now = clock()
             times.append(now)
             if now > until:
                 break
+        work.delivery = None
         return found
 
     def _decide_safely(self, delivery: Delivery, error: BaseException) -> Outcome:
@@ -164,12 +211,13 @@ class Processor:
 
     def _process_watched(self, delivery: Delivery, found: SliceResult) -> None:
         message = receive(delivery, self._decoders)
-        began = time.monotonic()
-        outcome, trace_id = Context().run(self._call_watched, message, delivery)
+        began = Clock.monotonic()
+        context = in_work_here(delivery).new_context()
+        outcome, trace_id = context.run(self._call_watched, message, delivery)
         if outcome is not ACK:
             found.end(delivery, outcome)
         if trace_id is not None:
-            found.exemplars.append((time.monotonic() - began, trace_id))
+            found.exemplars.append((Clock.monotonic() - began, trace_id))
 
     def process(self, delivery: Delivery) -> tuple[Outcome, str | None]:
         """Run a sync handler once; return its outcome and the trace to show for it."""
@@ -180,7 +228,8 @@ class Processor:
         if scope.is_needed:
             scope.before()
         try:
-            return Context().run(self._call, message, delivery)
+            context = in_work_here(delivery).new_context()
+            return context.run(self._call, message, delivery)
         finally:
             if scope.is_needed:
                 end_scope(scope, self._hooks)
@@ -191,7 +240,7 @@ class Processor:
         try:
             result = self._handler(message)
             if result is not None:
-                refuse_coroutine(result)
+                refuse_unfinished(result)
         except BaseException as error:  # noqa: BLE001 - it must not end our thread
             return self.decide(delivery, error), None
         return ACK, None
@@ -209,10 +258,13 @@ class Processor:
         if self._max_age and self._is_expired(delivery):
             return EXPIRED, None
         message = receive(delivery, self._decoders)
-        watches = self._hooks.attempting(self._attempt([message], [delivery]))
+        enter(InWork(delivery))
         await self._environment.before_async_handler()
+        watches = self._hooks.attempting(self._attempt([message], [delivery]))
+        process = current()
         try:
             outcome = await self._await_handler(message, delivery)
+            end_if_forked(process, partial(error_of, outcome))
         except asyncio.CancelledError:
             self._hooks.attempted(watches, [CUT_OFF])
             raise
@@ -230,7 +282,9 @@ class Processor:
         limit = asyncio.timeout(self._consumer.timeout)
         try:
             async with limit:
-                await self._handler(message)
+                result = await self._handler(message)
+            if result is not None:
+                refuse_unfinished(result)
         except TimeoutError as error:
             if not limit.expired():
                 return self.decide(delivery, error)
@@ -263,11 +317,14 @@ class Processor:
         return [EXPIRED if old else next(outcomes) for old in expired]
 
     def _run_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        process = current()
         error = self._call_batch(deliveries)
+        end_if_forked(process, lambda: error)
         if error is None:
             return [ACK] * len(deliveries)
         if len(deliveries) == 1 or issubclass(type(error), BatchFailed | RetryLater):
-            return self._outcomes_of(deliveries, error)
+            outcomes = self._outcomes_of(deliveries, error)
+            return self._run_innocent(deliveries, outcomes)
         self._hooks.notify(
             lambda hook: hook.batch_failed(
                 self._broker, self._consumer.name, len(deliveries), error
@@ -275,13 +332,30 @@ class Processor:
         )
         return [self._run_batch([delivery])[0] for delivery in deliveries]
 
+    def _run_innocent(
+        self, deliveries: Sequence[Delivery], outcomes: Sequence[Outcome]
+    ) -> list[Outcome]:
+        """Run those again that a BatchFailed did not name, if nothing is left of them.
+
+        Its transaction was rolled back with all that they had done.
+        """
+        rest = [
+            delivery
+            for delivery, outcome in zip(deliveries, outcomes, strict=True)
+            if outcome is ACK
+        ]
+        if not (self._is_rolled_back and 0 < len(rest) < len(deliveries)):
+            return list(outcomes)
+        again = iter(self._run_batch(rest))
+        return [next(again) if outcome is ACK else outcome for outcome in outcomes]
+
     def _call_batch(self, deliveries: Sequence[Delivery]) -> BaseException | None:
         messages = [receive(delivery, self._decoders) for delivery in deliveries]
         scope = self._environment.thread_scope()
         try:
             if scope.is_needed:
                 scope.before()
-            Context().run(self._call_batch_watched, messages, deliveries)
+            handler_context().run(self._call_batch_watched, messages, deliveries)
         except BaseException as error:  # noqa: BLE001 - as in _call_bare
             return error
         finally:
@@ -297,7 +371,7 @@ class Processor:
         try:
             result = self._handler(messages)
             if result is not None:
-                refuse_coroutine(result)
+                refuse_unfinished(result)
         except BaseException as error:
             outcomes = self._outcomes_of(deliveries, error)
             raise
@@ -314,11 +388,22 @@ class Processor:
     def _blame(
         self, deliveries: Sequence[Delivery], failed: BatchFailed
     ) -> list[Outcome]:
+        ids = [delivery.message.id for delivery in deliveries]
+        unknown = failed.errors.keys() - set(ids)
+        if not failed.errors and self._is_rolled_back:
+            return [self.decide(delivery, failed) for delivery in deliveries]
+        if unknown:
+            # Which of them failed is not known, and none must be lost.
+            shown = printable(repr(min(unknown)))
+            error = ConfigurationError(
+                f"BatchFailed names {shown}, the id of no message in the batch: write "
+                "BatchFailed({message.id: error, ...}).",
+                consumer=self._consumer.name,
+            )
+            return [self.decide(delivery, error) for delivery in deliveries]
         return [
-            self.decide(delivery, failed.errors[delivery.message.id])
-            if delivery.message.id in failed.errors
-            else ACK
-            for delivery in deliveries
+            self.decide(delivery, failed.errors[name]) if name in failed.errors else ACK
+            for delivery, name in zip(deliveries, ids, strict=True)
         ]
 
     def decide(
@@ -343,24 +428,26 @@ class Processor:
     ) -> Outcome:
         kind = type(error)  # which no class can hide, as it may what isinstance asks
         if issubclass(kind, RetryLater):
-            return RetryAfter(cast("RetryLater", error).seconds, None)
+            wanted = max(cast("RetryLater", error).seconds, MIN_RETRY_LATER)
+            pause = min(wanted, self._longest_pause)
+            return RetryAfter(pause, None, times=delivery.postponed + 1)
         if issubclass(kind, Reject | DecodeError):
             return DeadLettered(error, Verdict.REJECTED)
         delay = self._consumer.retry.delay_after(delivery.attempt, error)
         if delay is None:
             return DeadLettered(error, verdict)
-        return RetryAfter(delay, error, verdict)
+        return RetryAfter(min(delay, self._longest_pause), error, verdict)
 
     def _is_expired(self, delivery: Delivery) -> bool:
         if not self._max_age:
             return False
         message = delivery.message
-        return time.time() - message.made - message.delay > self._max_age
+        return message.age - message.delay > self._max_age
 
     def _attempt(
         self, messages: list[Message[Any]], deliveries: Sequence[Delivery]
     ) -> Attempt:
-        waited = time.monotonic() - min(delivery.available for delivery in deliveries)
+        waited = Clock.monotonic() - min(delivery.available for delivery in deliveries)
         return Attempt(
             self._broker,
             self._backend,

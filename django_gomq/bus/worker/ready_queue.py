@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from threading import Lock
 from typing import Generic, TypeVar
+
+from django_gomq.bus.process.clock import Clock
 
 T = TypeVar("T")
 
@@ -93,9 +94,9 @@ class ReadyQueue(Generic[T]):
         item = self._pop()
         if item is not None or self.closed:
             return item
-        until = time.monotonic() + timeout
+        until = Clock.monotonic() + timeout
         while True:
-            left = until - time.monotonic() if timeout >= 0 else -1
+            left = until - Clock.monotonic() if timeout >= 0 else -1
             if timeout >= 0 and left <= 0:
                 return None
             self._sleep(left)

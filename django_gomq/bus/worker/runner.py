@@ -7,19 +7,38 @@ long behind slow ones (measured: 0.49 s behind 256 prefetched ones).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from threading import get_ident
 from typing import Final
 
 from django_gomq.bus.channels.subscription import Subscription, shared_iterator
 from django_gomq.bus.delivery import ACK, Delivery, Outcome
+from django_gomq.bus.process.clock import Clock
+from django_gomq.bus.process.fork import current, end_if_forked
 
 from .processor import Processor, SliceResult
 from .settler import Results, Settler
 
 SLICE_SECONDS: Final = 0.001
 MAX_SLICE: Final = 256
+
+Observer = Callable[[Subscription, Results], object]
+"""Is shown what became of each slice, on the thread that settled it: it must not wait,
+and keeps nothing of the results themselves."""
+
+_taken = threading.local()  # what the current thread has taken and not yet started
+
+
+def _let_go() -> None:
+    """Have a child that a handler forks handle nothing of what its parent took."""
+    for _ in getattr(_taken, "unstarted", ()):
+        pass
+
+
+getattr(os, "register_at_fork", dict)(after_in_child=_let_go)
 
 
 class ConsumerRunner:
@@ -34,12 +53,31 @@ class ConsumerRunner:
     ) -> None:
         self.subscription = subscription
         self.processor = processor
+        self._settler = settler
         self.settle = settler.settle
         """Ends deliveries; does not wait for a server."""
         self._sharers = min(threads, subscription.consumer.concurrency)
         consumer = subscription.consumer
         self.serve = self._serve_each if consumer.batch is None else self._serve_batch
         """Processes and settles what was taken."""
+
+    def observe(self, observer: Observer | None) -> None:
+        """Show this one what becomes of slices from now on; None: nobody.
+
+        Where nobody is shown anything, that costs nothing. Thread-safe, idempotent.
+        """
+        if observer is None:
+            self.settle = self._settler.settle
+        else:
+            self.settle = partial(self._settle_shown, observer)
+
+    def _settle_shown(self, observer: Observer, results: Results) -> None:
+        self._settler.settle(results)
+        try:
+            observer(self.subscription, results)
+        except Exception as failure:  # noqa: BLE001 - what was settled stays settled
+            error = failure
+            self.subscription.hooks.notify(lambda hook: hook.failed("observer", error))
 
     def share(self) -> int:
         """Return how many deliveries a thread may take now."""
@@ -57,10 +95,11 @@ class ConsumerRunner:
     def _serve_each(self, batch: Sequence[Delivery]) -> None:
         # What is not started stays where a stop finds it.
         unstarted = shared_iterator(batch)
-        subscription, me = self.subscription, get_ident()
-        subscription.unstarted[me] = unstarted
+        subscription, me, process = self.subscription, get_ident(), current()
+        subscription.unstarted[me] = _taken.unstarted = unstarted
         subscription.begin(1)
         found = self._work_off(unstarted)
+        end_if_forked(process, found.last_error)
         del subscription.unstarted[me]
         left = list(unstarted)
         if left:
@@ -74,13 +113,13 @@ class ConsumerRunner:
             subscription.end(1)  # a stop has taken all
 
     def _work_off(self, unstarted: Iterator[Delivery]) -> SliceResult:
-        until = time.monotonic() + 2 * SLICE_SECONDS
+        until = Clock.monotonic() + 2 * SLICE_SECONDS
         if self.processor.is_plain:
             return self.processor.process_many(unstarted, until)
-        found = SliceResult(times=[time.monotonic()])
+        found = SliceResult(times=[Clock.monotonic()])
         for delivery in unstarted:
             outcome, trace_id = self._process_safely(delivery)
-            now = time.monotonic()
+            now = Clock.monotonic()
             if trace_id is not None:
                 found.exemplars.append((now - found.times[-1], trace_id))
             if outcome is not ACK:
@@ -107,10 +146,10 @@ class ConsumerRunner:
             return [self.processor.decide(delivery, error) for delivery in batch]
 
     def _serve_batch(self, batch: Sequence[Delivery]) -> None:
-        began = time.monotonic()
+        began = Clock.monotonic()
         self.subscription.begin(len(batch))
         outcomes = self._process_batch_safely(batch)
-        spent = time.monotonic() - began
+        spent = Clock.monotonic() - began
         self.learn_mean(spent / len(batch))
         pairs = list(zip(batch, outcomes, strict=True))
         self.settle(

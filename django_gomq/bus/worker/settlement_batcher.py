@@ -7,14 +7,16 @@ a server.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from threading import Condition, Thread, current_thread
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from django_gomq.bus.backend import Settled, Settlement
+from django_gomq.bus.process.clock import Clock
 from django_gomq.bus.process.fork import claim_thread
 
 from .settler import Conclude
@@ -30,7 +32,7 @@ FAILURES_OF_A_SERVER: Final = 3
 Settle = Callable[[Sequence[Settlement]], list[Settled]]
 
 
-class _Entry(NamedTuple):
+class _Entry(msgspec.Struct, frozen=True):
     conclude: Conclude
     settlement: Settlement
     is_suspect: bool = False
@@ -95,7 +97,7 @@ class SettlementBatcher:
                 if is_urgent:
                     self._due = 0.0
                 elif not before:
-                    self._due = time.monotonic() + BATCH_SECONDS
+                    self._due = Clock.monotonic() + BATCH_SECONDS
                 self._waiting.extend(_Entry(conclude, each) for each in settlements)
                 if is_urgent or not before or before < BATCH <= len(self._waiting):
                     self._changed.notify()
@@ -114,7 +116,7 @@ class SettlementBatcher:
         """Block until a batch is due, and return it; nothing at the end."""
         with self._changed:
             while not self._has_ended:
-                now = time.monotonic()
+                now = Clock.monotonic()
                 if self._kept and now >= self._again_at:
                     return self._take_again()
                 if self._waiting and not self._is_away and self._is_due(now):
@@ -145,7 +147,7 @@ class SettlementBatcher:
     def _take_waiting(self) -> list[_Entry]:
         size = min(BATCH, len(self._waiting))
         self._telling = [self._waiting.popleft() for _ in range(size)]
-        self._due = time.monotonic() + BATCH_SECONDS
+        self._due = Clock.monotonic() + BATCH_SECONDS
         return self._telling
 
     def _tell(self, batch: list[_Entry]) -> None:
@@ -193,7 +195,9 @@ class SettlementBatcher:
     ) -> None:
         if any_done:
             self._is_away = False
-            failed = [entry._replace(is_suspect=True) for entry in failed]
+            failed = [
+                msgspec.structs.replace(entry, is_suspect=True) for entry in failed
+            ]
         elif not all(entry.is_suspect for entry in failed):
             self._is_away = True
         # What failed goes to the end, lest it keep others from being tried.
@@ -201,7 +205,7 @@ class SettlementBatcher:
         if failed:
             longest = FIRST_BACKOFF if self._is_stopping else MAX_BACKOFF
             pause = min(longest, self._backoff)
-            self._again_at = time.monotonic() + pause
+            self._again_at = Clock.monotonic() + pause
             self._backoff = 2 * pause
         elif not self._kept:
             self._backoff = FIRST_BACKOFF

@@ -25,6 +25,7 @@ from django_gomq.bus.delivery import (
     RetryAfter,
     Verdict,
 )
+from django_gomq.bus.process.clock import Clock
 
 Ended = tuple[Delivery, Outcome]
 Conclude = Callable[[Sequence[Settlement], Sequence[Settled]], None]
@@ -42,7 +43,7 @@ class Results(msgspec.Struct):
     served: Sequence[Delivery] = ()
     """Deliveries that were handled one after the other, at ``times``."""
     times: list[float] = []
-    """When the first of them began and each one ended, by ``time.monotonic()``."""
+    """When the first of them began and each one ended, by ``Clock.monotonic()``."""
     waits: list[float] = []
     """Of what was handled in another way."""
     durations: list[float] = []
@@ -218,17 +219,22 @@ class Settler:
     def _letter_of(self, delivery: Delivery, outcome: Outcome) -> DeadLetter | None:
         if not isinstance(outcome, DeadLettered):
             return None
-        name = self._subscription.consumer.name
-        return make_dead_letter(name, delivery, outcome.error)
+        broker, name = self._subscription.broker, self._subscription.consumer.name
+        return make_dead_letter(broker, name, delivery, outcome.error)
 
     def _retry_here(self, delivery: Delivery, outcome: Outcome) -> None:
         assert isinstance(outcome, RetryAfter)  # noqa: S101 - all that come are
+        first_failed = delivery.first_failed
+        if first_failed is None and outcome.error is not None:
+            first_failed = time.time()
         following = Delivery(
             delivery.message,
-            time.monotonic() + outcome.delay,
+            Clock.monotonic() + outcome.delay,
             delivery.attempt + (outcome.error is not None),
             delivery.token,
             delivery.deliveries,
+            outcome.times,
+            first_failed,
         )
         if self._holder is None or self._holder.exchange(delivery, following):
             self._subscription.retry(following, outcome.delay)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Lock
 from typing import Final
 
 from django_gomq.bus.channels.subscription import Subscription
+from django_gomq.bus.errors import NotRunningError
 from django_gomq.bus.hooks import FLUSH_SECONDS, Hook, Hooks
-from django_gomq.bus.process.fork import claim_thread
+from django_gomq.bus.process.clock import Clock
+from django_gomq.bus.process.fork import claim_thread, is_patched_late
 from django_gomq.bus.process.housekeeping import Housekeeping, send_lines_to
 from django_gomq.bus.process.timers import Timers
 
@@ -18,8 +20,10 @@ from .async_loop import AsyncLoop
 from .environment import Environment
 from .pool import HandlerPool, HandlerThread
 from .ready_queue import ReadyQueue
-from .runner import ConsumerRunner
+from .runner import ConsumerRunner, Observer
 
+THREADS: Final = ("handler", "timers", "event_loop", "housekeeping")
+"""What the threads of a worker are for."""
 IDLE_SECONDS: Final = 5.0  # how long a thread keeps its connections with nothing to do
 
 
@@ -53,6 +57,7 @@ class Worker:
             self._report_block,
             environment=self.environment,
             on_start=self._claim_thread,
+            run_elsewhere=self._run_elsewhere,
         )
         self._ready: ReadyQueue[ConsumerRunner | Errand] = ReadyQueue()
         self.run_soon: Callable[[Errand], bool] = self._ready.call
@@ -62,6 +67,7 @@ class Worker:
         subscriptions is served by the same thread, without another wake-up.
         """
         self._runners: dict[Subscription, ConsumerRunner] = {}
+        self._observer: Observer | None = None
         self._pool = HandlerPool(threads, self._run)
         self._lingering: set[Subscription] = set()
         self._lock = Lock()
@@ -71,6 +77,7 @@ class Worker:
         subscription = runner.subscription
         with self._lock:
             self._runners[subscription] = runner
+            runner.observe(self._observer)
         if self._pool.is_started:
             self._guard(self._start_loop)
         subscription.on_work = self._choose_wake(runner)
@@ -82,18 +89,36 @@ class Worker:
             self._runners.pop(subscription, None)
         subscription.on_work = lambda: None
 
+    def observe(self, observer: Observer | None) -> None:
+        """Show this one what becomes of all slices from now on; None: nobody.
+
+        Thread-safe; one at a time. What is under way may still be shown to the last.
+        """
+        with self._lock:
+            self._observer = observer
+            for runner in self._runners.values():
+                runner.observe(observer)
+
     def start(self) -> None:
         """Start timers, handler threads and, for async handlers, the loop; idempotent.
 
         Raises RuntimeError, MemoryError or OSError where one cannot be had; the next
-        call starts what is missing.
+        call starts what is missing. Raises NotRunningError where none may be.
         """
+        if is_patched_late():
+            raise NotRunningError(
+                "gevent or eventlet has replaced the threads after django_gomq was "
+                "imported, and the locks from before would stop all greenlets: call "
+                "monkey.patch_all() first, with gunicorn --preload at the top of its "
+                "configuration file."
+            )
         with self._lock:
             if self._ready.closed:
                 return
             self.timers.start()
             self.timers.every_second(self._supervise)
             self._pool.start_missing()
+        self.housekeeping.start()
         self._start_loop()
         for subscription in list(self._runners):
             subscription.notify_all()
@@ -104,7 +129,7 @@ class Worker:
 
     @property
     def _needs_loop(self) -> bool:
-        return any(subscription.consumer.is_async for subscription in self._runners)
+        return any(each.consumer.is_async for each in list(self._runners))
 
     def _supervise(self) -> None:
         """Mend what stands still; once a second, on the timers' thread."""
@@ -126,7 +151,7 @@ class Worker:
 
     def _replace_hung(self) -> None:
         """Tell of each slice past its consumer's timeout, once; replace its thread."""
-        now = time.monotonic()
+        now = Clock.monotonic()
         for handler_thread in self._pool.serving():
             runner = handler_thread.runner
             if runner is None:
@@ -154,6 +179,33 @@ class Worker:
         return self._pool.busy
 
     @property
+    def busy_ratio(self) -> float:
+        """Which part of the threads that may take work is inside a slice.
+
+        A thread that was replaced takes none any more.
+        """
+        return self._pool.busy_ratio
+
+    def oldest_starts(self) -> dict[Subscription, float]:
+        """Return when the oldest attempt in work began, in monotonic seconds.
+
+        Only of subscriptions that have one. A thread's attempts begin with its slice,
+        which ends after some milliseconds unless one of them does not.
+        """
+        found: dict[Subscription, float] = {}
+        for runner, since in [*self._pool.starts(), *self._loop.starts()]:
+            subscription = runner.subscription
+            found[subscription] = min(since, found.get(subscription, since))
+        return found
+
+    def missing_threads(self) -> Counter[str]:
+        """Return how many threads should run now and do not, by ``THREADS``."""
+        if not self._pool.is_started or self._ready.closed:
+            return Counter()
+        kinds = (part.partition(" thread ")[0] for part in self.dead_parts())
+        return Counter(kind.replace(" ", "_") for kind in kinds)
+
+    @property
     def alive(self) -> int:
         """How many handler threads live, those included that were replaced."""
         return self._pool.alive
@@ -173,6 +225,15 @@ class Worker:
         if self.housekeeping.is_dead:
             dead.append("housekeeping")
         return dead
+
+    @property
+    def has_background(self) -> bool:
+        """Whether tasks run on the loop that async handlers have started."""
+        return bool(self._loop.background)
+
+    def give_up_background(self) -> list[str]:
+        """Name the coroutines of such tasks, each once; nobody waits for them then."""
+        return self._loop.give_up_background()
 
     @property
     def loop_lag(self) -> float:
@@ -233,9 +294,11 @@ class Worker:
         )
         while not (self._ready.closed or handler_thread.is_given_up):
             work = self._ready.next(_seconds_until(idle_from))
+            if self.timers.is_lost:
+                self._guard(self.timers.start)
             if isinstance(work, ConsumerRunner):
                 self._serve(work, handler_thread)
-                idle_from = time.monotonic() + IDLE_SECONDS
+                idle_from = Clock.monotonic() + IDLE_SECONDS
             elif work is not None:
                 self._run_errand(work)  # it uses nothing of the environment's
             elif not self._ready.closed:
@@ -248,6 +311,19 @@ class Worker:
         claim_thread()
         send_lines_to(self.hooks.hand_over)
 
+    def _run_elsewhere(self, errand: Errand) -> None:
+        """Have a handler thread run what the loop should not wait for."""
+        if self._ready.closed:
+            self._run_errand(errand)
+        else:
+            self._ready.add(errand)
+
+    def _run_errands_left(self) -> None:
+        """Run what was handed over while the handler threads ended: it settles."""
+        while (work := self._ready.take()) is not None:
+            if not isinstance(work, ConsumerRunner):
+                self._run_errand(work)
+
     def _run_errand(self, errand: Errand) -> None:
         self._ready.expects_caller = True
         try:
@@ -259,7 +335,7 @@ class Worker:
 
     def _serve(self, runner: ConsumerRunner, handler_thread: HandlerThread) -> None:
         subscription = runner.subscription
-        handler_thread.since, handler_thread.has_overrun = time.monotonic(), False
+        handler_thread.since, handler_thread.has_overrun = Clock.monotonic(), False
         handler_thread.runner = runner
         try:
             batch = subscription.take(runner.share())
@@ -295,12 +371,13 @@ class Worker:
         """
         if self._ready.closed:
             return self.alive
-        deadline = time.monotonic() + timeout
+        deadline = Clock.monotonic() + timeout
         self._ready.close()
         self._pool.close()
         self.timers.stop()
-        self._loop.stop(max(0.0, deadline - time.monotonic()))
+        self._loop.stop(max(0.0, deadline - Clock.monotonic()))
         self._pool.join(deadline)
+        self._run_errands_left()
         self.housekeeping.stop(FLUSH_SECONDS)
         return self.alive
 
@@ -314,8 +391,7 @@ def _put_back_unstarted(
     subscription: Subscription, handler_thread: HandlerThread
 ) -> None:
     """Let others have what a thread took and has not started."""
-    hand = subscription.unstarted.get(handler_thread.thread.ident or 0, ())
-    left = list(hand)
+    left = list(subscription.unstarted.get(handler_thread.thread.ident or 0, ()))
     if left:
         subscription.put_back(left)
         subscription.notify()
@@ -323,4 +399,4 @@ def _put_back_unstarted(
 
 def _seconds_until(moment: float | None) -> float:
     """Return how long a thread may sleep; -1: as long as there is nothing to do."""
-    return -1 if moment is None else max(0.0, moment - time.monotonic())
+    return -1 if moment is None else max(0.0, moment - Clock.monotonic())

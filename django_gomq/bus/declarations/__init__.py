@@ -1,0 +1,1 @@
+"""What users declare, looked at when it is declared: handlers and Event classes."""
