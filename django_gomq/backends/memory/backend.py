@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from operator import attrgetter
 from typing import Any, ClassVar, Final
 
@@ -19,6 +21,7 @@ from django_gomq.bus.backend import (
 from django_gomq.bus.channels.permits import check_capacity
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.delivery import DropReason
+from django_gomq.bus.durations import read_seconds
 from django_gomq.bus.errors import ConfigurationError, PublishError
 from django_gomq.bus.message import Message
 from django_gomq.bus.process.timers import Deadline, Timers
@@ -43,24 +46,28 @@ class MemoryBackend(Backend):
         self,
         *,
         capacity: int = 1000,
-        max_delay: float = 300.0,
+        max_delay: float | timedelta = 300.0,
         dead_letters: int | None = None,
     ) -> None:
         check_capacity(capacity)
-        for option, value in (("max_delay", max_delay), ("dead_letters", dead_letters)):
-            if value is None and option == "dead_letters":
-                continue
-            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise ConfigurationError(f"{option} is {value!r}, not a number from 0.")
+        longest = read_seconds("max_delay", max_delay)
+        if dead_letters is not None and not (
+            isinstance(dead_letters, int | float)
+            and not isinstance(dead_letters, bool)
+            and 0 <= dead_letters < math.inf
+        ):
+            raise ConfigurationError(
+                f"dead_letters is {dead_letters!r}, not a number from 0."
+            )
         self.capabilities = Capabilities(
-            ordered_by_key=True, priority=True, max_delay=max_delay, settles=False
+            ordered_by_key=True, priority=True, max_delay=longest, settles=False
         )
         self.kept_dead_letters = None if dead_letters is None else int(dead_letters)
         self._capacity = capacity
 
     def open(self, context: BackendContext) -> None:
         """Make the registry of queues and the dispatcher, which does not run yet."""
-        self._queues = QueueRegistry(context.broker, self._capacity)
+        self._queues = QueueRegistry(context.broker, self._capacity, context.may_wait)
         self._dispatcher = Dispatcher(self._queues, context.inbox.report)
         self._publisher = MemoryPublisher(self._queues, self._dispatcher, context)
         self._timers = context.timers
@@ -86,13 +93,12 @@ class MemoryBackend(Backend):
         for equals in _runs_of_equals(messages):
             done = 0
             while done < len(equals):
-                taken = self._publisher.put_run(equals, done)
+                taken = self._publisher.put_run(equals, done, timeout)
                 answers += [None] * taken
                 done += taken
                 if done < len(equals):
-                    answers.append(
-                        self._publisher.try_put(equals[done], deadline.left())
-                    )
+                    left = deadline.left()
+                    answers.append(self._publisher.try_put(equals[done], timeout, left))
                     done += 1
         return answers
 

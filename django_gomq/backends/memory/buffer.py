@@ -8,14 +8,15 @@ The bound is a deque of permits: ``pop()`` raising IndexError *is* "full". A put
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice, repeat
 from typing import Final, Generic, TypeVar
 
 from django_gomq.bus.channels.permits import PermitPool
 from django_gomq.bus.message import DEFAULT_PRIORITY, PRIORITIES
+from django_gomq.bus.process.clock import Clock
 
 T = TypeVar("T")
 
@@ -93,6 +94,14 @@ class PublishBuffer(PermitPool, Generic[T]):
             self.levels[priority].append(item)
             self._out -= 1
 
+    def firsts(self) -> list[T]:
+        """Return the next item of each priority that has any."""
+        found: list[T] = []
+        for level in self.levels:
+            with suppress(IndexError):  # one look: it may be emptied meanwhile
+                found.append(level[0])
+        return found
+
     def __len__(self) -> int:
         """How many items wait here."""
         return sum(map(len, self.levels))
@@ -145,7 +154,7 @@ class PublishBuffer(PermitPool, Generic[T]):
 
     def _judge(self, missing: int, held: int, patience: float) -> int:
         """Return how many of the missing permits are lost; the caller has the lock."""
-        now = time.monotonic()
+        now = Clock.monotonic()
         seen = missing, held, self.given_back
         if self._suspicion is None or self._suspicion[0] != seen:
             self._suspicion = seen, now

@@ -225,6 +225,8 @@ class Dispatcher:
         self.run_errands()
         recipients = queue.recipients  # once: somebody may join at any moment
         wanted = BATCH
+        if queue.holds:
+            recipients = recipients.held_back()
         if recipients.blocking:
             wanted = self._reserve(queue, recipients, min(len(queue), BATCH))
         if wanted:
@@ -233,6 +235,14 @@ class Dispatcher:
             self._under_way = queue, len(batch)
             self._handing = self._plan(queue, recipients, batch, wanted)
             self._finish()
+        if queue.holds and not queue.held:
+            self._end_hold(queue)
+
+    def _end_hold(self, queue: EventQueue) -> None:
+        # In this order: who may wait takes a permit first, and then says so.
+        queue.holds = False
+        if queue.held or self._queues.may_wait():
+            queue.holds = True
 
     def _finish(self) -> None:
         """Hand over what was taken and give its room back; also after a restart."""
@@ -266,11 +276,9 @@ class Dispatcher:
         """Drop what was under way when the loop died; after ``stop``."""
         while self._handing:
             subscription, deliveries, is_reserved = self._handing.pop()
-            messages = [delivery.message for delivery in deliveries]
-            subscription.counts.count_dispatched(messages[0].type, len(messages))
-            subscription.count_drops(messages, reason)
+            subscription.miss(deliveries, reason)
             if is_reserved:
-                subscription.channel.return_permits(len(messages))
+                subscription.inlet.return_permits(len(deliveries))
         self._end_under_way()
 
     def _reserve(self, queue: EventQueue, recipients: Recipients, wanted: int) -> int:
@@ -278,7 +286,7 @@ class Dispatcher:
         if not wanted:
             # One that called us may have called nobody else.
             for subscription in recipients.blocking:
-                subscription.channel.pass_room_on()
+                subscription.inlet.pass_room_on()
             return 0
         reserved: list[tuple[Subscription, int]] = []
         for subscription in recipients.blocking:
@@ -290,13 +298,13 @@ class Dispatcher:
                 break
         for subscription, room in reserved:
             if room > wanted:
-                subscription.channel.return_permits(room - wanted)
+                subscription.inlet.return_permits(room - wanted)
         return wanted
 
     def _wait_for_room(self, queue: EventQueue, subscription: Subscription) -> None:
         if queue.wake is None:
             queue.wake = partial(self.schedule, queue)
-        if not subscription.channel.call_when_room(queue.wake):
+        if not subscription.inlet.call_when_room(queue.wake):
             self.schedule(queue)
 
     def _plan(
@@ -324,7 +332,7 @@ class Dispatcher:
                 plan += [(subscription, chunk, is_blocking) for chunk in chunks]
         for subscription, count in used.items():
             if count < reserved:
-                subscription.channel.return_permits(reserved - count)
+                subscription.inlet.return_permits(reserved - count)
         plan.reverse()
         return plan
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django_gomq.bus.channels.subscription import Subscription
 from django_gomq.bus.counts import MAX_UNDECLARED_TYPES, OTHER
 from django_gomq.bus.errors import NoConsumerError
 from django_gomq.bus.message import Message, validate_type
 from django_gomq.bus.patterns import Pattern
+from django_gomq.bus.process.clock import Clock
 from django_gomq.bus.stats import QueueStats
 
 from .buffer import PublishBuffer
+
+BLOCKING: Final = ("backpressure", "spill")
+"""What a consumer's overflow is that holds its types back where it has no room."""
 
 Match = Callable[[str], tuple[Subscription, ...]]
 
@@ -24,7 +28,19 @@ class Recipients(NamedTuple):
 
     subscribers: tuple[Subscription, ...] = ()
     blocking: tuple[Subscription, ...] = ()
-    """SubscriptionIndex with backpressure: nothing is taken before they have room."""
+    """Those that miss nothing: nothing is taken before they have room."""
+
+    def held_back(self) -> Recipients:
+        """Return the same, where a publisher may wait: nothing is to be dropped.
+
+        Who paused a consumer may be who would wait for it: there its overflow decides.
+        """
+        blocking = tuple(
+            subscription
+            for subscription in self.subscribers
+            if not subscription.paused or subscription in self.blocking
+        )
+        return Recipients(self.subscribers, blocking)
 
 
 class SubscriptionIndex:
@@ -72,6 +88,8 @@ class EventQueue(PublishBuffer[Message[Any]]):
     def __init__(self, label: str, capacity: int) -> None:
         super().__init__(capacity)
         self.label = label
+        self.holds = False
+        """Whether every consumer without room holds it back: a publisher may wait."""
         self.recipients = Recipients()
         self.scheduled = False
         """Whether the dispatcher has been told; written under the dispatcher's lock."""
@@ -102,7 +120,7 @@ class EventQueue(PublishBuffer[Message[Any]]):
     def is_stuck(self) -> bool:
         """Whether nothing can leave before somebody ends a pause."""
         return any(
-            subscription.paused and not subscription.channel.has_room
+            subscription.paused and not subscription.inlet.has_room
             for subscription in self.recipients.blocking
         )
 
@@ -120,14 +138,26 @@ class EventQueue(PublishBuffer[Message[Any]]):
             depth=max(0, held - delayed),
             delayed=delayed,
             capacity=self.capacity,
+            oldest_age=self._oldest_age(),
         )
+
+    def _oldest_age(self) -> float:
+        since = min((first.available for first in self.firsts()), default=None)
+        return 0.0 if since is None else max(0.0, Clock.monotonic() - since)
 
 
 class QueueRegistry:
     """Finds the queue of an event type, and makes it at first use. Thread-safe."""
 
-    def __init__(self, broker: str, capacity: int) -> None:
+    def __init__(
+        self,
+        broker: str,
+        capacity: int,
+        may_wait: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._broker = broker
+        self.may_wait = may_wait
+        """Whether publishers of this process may wait without being asked to."""
         self._capacity = capacity
         self._lock = Lock()
         self._subscribers = SubscriptionIndex()
@@ -144,13 +174,13 @@ class QueueRegistry:
             for event_type, queue in self.by_type.items():
                 self._connect(queue, self.match(event_type))
             if self._other is not None:
-                self._connect(self._other, self._subscribers.all)
+                self._connect(self._other, self._by_pattern)
 
     def _connect(self, queue: EventQueue, found: Sequence[Subscription]) -> None:
         blocking = tuple(
             subscription
             for subscription in found
-            if subscription.consumer.overflow == "backpressure"
+            if subscription.consumer.overflow in BLOCKING
         )
         queue.recipients = Recipients(tuple(found), blocking)
 
@@ -187,11 +217,17 @@ class QueueRegistry:
 
     def _shared(self) -> EventQueue:
         if self._other is None:
-            self._other = self._make(OTHER, self._subscribers.all)
+            self._other = self._make(OTHER, self._by_pattern)
         return self._other
+
+    @property
+    def _by_pattern(self) -> Sequence[Subscription]:
+        """Those that may get a type which nobody names."""
+        return [each for each in self._subscribers.all if each.consumer.has_patterns]
 
     def _make(self, label: str, found: Sequence[Subscription]) -> EventQueue:
         queue = EventQueue(label, self._capacity)
+        queue.holds = self.may_wait()
         self._connect(queue, found)
         if self._is_closed:
             queue.close()
