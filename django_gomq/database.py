@@ -9,16 +9,29 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Mapping, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, Final, cast
 
-from asgiref.sync import sync_to_async
-from django.db import DEFAULT_DB_ALIAS, close_old_connections, connections, transaction
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.apps import apps
+from django.conf import settings
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    close_old_connections,
+    connections,
+    router,
+    transaction,
+)
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+from django.utils.module_loading import import_string
 
-from django_gomq.bus.consumer import Handler
+from django_gomq.bus.channels.spilling import SpillStore
+from django_gomq.bus.consumer import Consumer
+from django_gomq.bus.declarations.handler import Handler
+from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.process.fork import is_bus_thread
 from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.bus.worker.environment import Environment, ThreadScope
@@ -30,6 +43,21 @@ KEEP_SECONDS: Final = 60.0
 
 _PSYCOPG_POOL_SIZE: Final = 4  # its default
 _IDLE, _OPEN, _BROKEN = 0, 2, 4  # PGTransactionStatusType of libpq
+
+
+def check_atomic(consumer: Consumer, where: str = "") -> None:
+    """Raise ConfigurationError if its ``atomic`` names no database of the settings.
+
+    ``where`` begins the text.
+    """
+    using = consumer.atomic
+    if isinstance(using, str) and using not in settings.DATABASES:
+        known = ", ".join(map(repr, settings.DATABASES))
+        raise ConfigurationError(
+            f"{where}Consumer {consumer.name!r}: atomic={using!r} names no database; "
+            f"there are {known}.",
+            consumer=consumer.name,
+        )
 
 
 def made_here() -> Sized:
@@ -58,6 +86,39 @@ def let_live(connection: BaseDatabaseWrapper) -> None:
         connection.close_at = time.monotonic() + KEEP_SECONDS
 
 
+LOCK_SECONDS: Final = 30.0
+"""How long a handler's SQLite connection waits for the lock, where nobody says so.
+
+Longer than a request would (5 s): among many who wait, SQLite lets chance decide.
+"""
+
+
+def lock_early(connection: BaseDatabaseWrapper) -> None:
+    """Have a new SQLite connection begin transactions with the lock to write.
+
+    Otherwise one that reads first and then writes fails at once, whatever the timeout,
+    where somebody wrote in between. A ``transaction_mode``, or a ``timeout``, in
+    DATABASES wins.
+    """
+    if connection.vendor != "sqlite":
+        return
+    options, sqlite = connection.settings_dict["OPTIONS"], cast("Any", connection)
+    if "transaction_mode" not in options:
+        sqlite.transaction_mode = "IMMEDIATE"
+    if "timeout" not in options:
+        milliseconds = int(LOCK_SECONDS * 1000)
+        sqlite.connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+
+
+def locks_late(connection: BaseDatabaseWrapper) -> bool:
+    """Whether it is SQLite, and transactions of requests begin without that lock."""
+    mode = connection.settings_dict["OPTIONS"].get("transaction_mode")
+    return connection.vendor == "sqlite" and str(mode).upper() not in _EARLY_MODES
+
+
+_EARLY_MODES: Final = frozenset({"IMMEDIATE", "EXCLUSIVE"})
+
+
 def pool_size(entry: Mapping[str, Any]) -> int:
     """Return how many connections the pool of a DATABASES entry has; 0 without one."""
     pool = entry.get("OPTIONS", {}).get("pool")
@@ -78,18 +139,26 @@ def begin(*, is_alone: bool = True) -> None:
         close_old_connections()  # this also arms CONN_HEALTH_CHECKS
         return
     for connection in _made():
-        _close_if_unusable(connection)
+        if not _is_open(connection):
+            _close_if_unusable(connection)
 
 
-def clean_up(*, is_alone: bool = True) -> None:
+def clean_up(
+    *,
+    is_alone: bool = True,
+    is_held: Callable[[BaseDatabaseWrapper], bool] | None = None,
+) -> None:
     """Roll back and report what a handler left open; close what is used up.
 
-    Runs after a handler, on its thread. Raises the last of what closing raised.
+    Runs after a handler, on its thread. What ``is_held`` says of an open transaction is
+    whether others at work on this thread may still end it. Raises the last of what
+    closing raised.
     """
     failure: Exception | None = None
     for connection in _made():
         try:
-            _clean(connection, is_alone=is_alone)
+            if is_held is None or not is_held(connection):
+                _clean(connection, is_alone=is_alone)
         except Exception as error:  # noqa: BLE001 - the others are cleaned all the same
             failure = error
     if failure is not None:
@@ -102,16 +171,23 @@ def _made() -> Iterable[BaseDatabaseWrapper]:
 
 def _clean(connection: BaseDatabaseWrapper, *, is_alone: bool) -> None:
     connection.queries_log.clear()  # with DEBUG, the texts of up to 9,000 statements
-    status = _status(connection)
-    if connection.in_atomic_block or _is_manual(connection) or _IDLE < status < _BROKEN:
+    if _is_open(connection):
         _report_open(connection)
         _drop(connection)
-    elif status == _BROKEN:
+    elif _status(connection) == _BROKEN:
         connection.close()
     elif is_alone:
         connection.close_if_unusable_or_obsolete()
     else:
         _close_if_unusable(connection)
+
+
+def _is_open(connection: BaseDatabaseWrapper) -> bool:
+    return (
+        connection.in_atomic_block
+        or _is_manual(connection)
+        or _IDLE < _status(connection) < _BROKEN
+    )
 
 
 def _report_open(connection: BaseDatabaseWrapper) -> None:
@@ -192,8 +268,17 @@ def _leave_pools() -> None:
         pools.clear()
 
 
+def _renew_async_thread() -> None:
+    """Have a child make the thread of its async code: asgiref waits for the parent's.
+
+    That is the one on which ``sync_to_async`` runs what may touch a database.
+    """
+    SyncToAsync.single_thread_executor = ThreadPoolExecutor(max_workers=1)
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_pools)
+    os.register_at_fork(after_in_child=_renew_async_thread)
 
 
 ASYNC_IDLE_SECONDS: Final = 5.0
@@ -216,33 +301,81 @@ class _DatabaseScope(ThreadScope):
         clean_up()
 
 
+class _HeldTransactions:
+    """Who may have opened the transactions that are open when an async handler ends.
+
+    It may be any that ran when the transaction was first seen, as all have one
+    connection, and one may hold a transaction over an await. Belongs to one thread.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[BaseDatabaseWrapper, tuple[object, Collection[object]]] = {}
+        self._has_told = False
+
+    def may_be_of(
+        self, running: Collection[object], connection: BaseDatabaseWrapper
+    ) -> bool:
+        """Whether this connection is in a transaction that one of these may end."""
+        if not _is_open(connection):
+            self._seen.pop(connection, None)
+            return False
+        # Of one that was begun by hand no more is known than where.
+        block = next(iter(connection.atomic_blocks), connection)
+        known, suspects = self._seen.get(connection, (None, ()))
+        suspects = running if known is not block else set(suspects) & set(running)
+        self._seen[connection] = block, suspects
+        if suspects and not self._has_told:
+            self._has_told = True
+            _report_held(connection)
+        return bool(suspects)
+
+
+def _report_held(connection: BaseDatabaseWrapper) -> None:
+    write_log(
+        logger,
+        logging.WARNING,
+        "A transaction of database %r is open over an await of an async handler: what "
+        "other async handlers write meanwhile is part of it. Run what belongs "
+        "together in one sync function, by sync_to_async; this is said once",
+        connection.alias,
+        fields={"gomq_database": connection.alias},
+    )
+
+
 class _AsyncDatabaseScope:
     """The same for async handlers, which share one thread for all database work.
 
     Belongs to its loop. What one handler still reads from is not closed because
-    another one ends: age is looked at when none runs.
+    another one ends, nor is its transaction rolled back.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._made: Sized | None = None
-        self._running = 0
+        self._running: set[object] = set()
+        self._held = _HeldTransactions()
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None  # the loop keeps no reference
 
-    async def before(self) -> None:
-        """Run on the loop before a handler."""
+    async def before(self) -> object:
+        """Run on the loop before a handler; return what stands for it."""
         if self._made is None:
             self._made = await sync_to_async(made_here)()
         if self._made:
             await sync_to_async(begin)(is_alone=not self._running)
-        self._running += 1
+        handler = object()
+        self._running.add(handler)
+        return handler
 
-    async def after(self) -> None:
+    async def after(self, handler: object) -> None:
         """Run on the loop after a handler for which ``before`` succeeded."""
-        self._running -= 1
+        self._running.discard(handler)
         if self._made:
-            await sync_to_async(clean_up)(is_alone=not self._running)
+            running = frozenset(self._running)
+            await sync_to_async(clean_up)(
+                is_alone=not running,
+                is_held=functools.partial(self._held.may_be_of, running),
+            )
             self._wait_for_idleness()
 
     async def end(self) -> None:
@@ -260,9 +393,10 @@ class _AsyncDatabaseScope:
             self._closing = self.loop.create_task(sync_to_async(give_back)())
 
 
-_async_scope: ContextVar[_AsyncDatabaseScope | None] = ContextVar(
-    "gomq_async_care", default=None
+_async_handler: ContextVar[tuple[_AsyncDatabaseScope, object] | None] = ContextVar(
+    "gomq_async_handler", default=None
 )
+"""The async handler of this context, and what cares for its connections."""
 
 
 class _OfThread(threading.local):
@@ -272,12 +406,26 @@ class _OfThread(threading.local):
         self.scope = _DatabaseScope()
 
 
+SPILL_STORE: Final = "django_gomq.backends.database.spill.DatabaseSpillStore"
+
+
+def spill_database() -> str | None:
+    """Return the alias of the database that routers keep spilled messages in.
+
+    None where that is no PostgreSQL, MySQL, MariaDB or SQLite.
+    """
+    using: str = router.db_for_write(apps.get_model("gomq", "SpilledMessage"))
+    has_dialect = connections[using].vendor in ("postgresql", "mysql", "sqlite")
+    return using if has_dialect else None
+
+
 class DjangoEnvironment(Environment):
     """Checks connections before a handler; leaves none in a transaction after it.
 
     A busy thread keeps its connection from one message to the next, within
     ``CONN_MAX_AGE`` or, where that is 0, for ``KEEP_SECONDS``; one with nothing to do
-    gives it back. A pool gets its connection back after each message.
+    gives it back. A pool gets its connection back after each message. Transactions of
+    SQLite take the lock to write as they begin.
     """
 
     def __init__(self) -> None:
@@ -288,8 +436,17 @@ class DjangoEnvironment(Environment):
     def _note_connection(
         self, *, connection: BaseDatabaseWrapper, **signal: object
     ) -> None:
-        if is_bus_thread() or _async_scope.get() is not None:
+        if is_bus_thread() or _async_handler.get() is not None:
             let_live(connection)
+            lock_early(connection)
+
+    def make_spill_store(self, broker: str) -> SpillStore | None:
+        """Return the table of spilled messages, if there is a database for it."""
+        using = spill_database()
+        if using is None:
+            return None
+        make: Callable[..., SpillStore] = import_string(SPILL_STORE)
+        return make(broker, using=using)
 
     def thread_scope(self) -> ThreadScope:
         """Return what to do around the handlers of the current thread."""
@@ -301,14 +458,15 @@ class DjangoEnvironment(Environment):
         scope = self._on_loop
         if scope is None or scope.loop is not loop:  # another one after a fork
             scope = self._on_loop = _AsyncDatabaseScope(loop)
-        _async_scope.set(scope)
-        await scope.before()
+        _async_handler.set((scope, None))
+        _async_handler.set((scope, await scope.before()))
 
     async def after_async_handler(self) -> None:
         """Do the same on the thread where async handlers reach the database."""
-        scope = _async_scope.get()
-        if scope is not None:
-            await scope.after()
+        running = _async_handler.get()
+        if running is not None:
+            scope, handler = running
+            await scope.after(handler)
 
     async def loop_ending(self) -> None:
         """Give the connections of async handlers back."""

@@ -1,0 +1,143 @@
+"""Ends deliveries, by the lease that they are held by."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from django.db.backends.utils import CursorWrapper
+
+from django_gomq.bus.backend import Settled, Settlement
+from django_gomq.bus.delivery import Ack, DeadLettered, Delivery, RetryAfter
+
+from . import dead_letters, outcomes
+from .connection import Dialect
+from .rows import READY, SCHEDULED, SUSPECT, Token, among, token_of
+
+_OURS: Final = "WHERE event_id = %s AND consumer_id = %s AND lease = %s"
+_DELETE: Final = f"DELETE FROM gomq_delivery {_OURS}"
+_AGAIN: Final = f"CASE WHEN deaths > 0 THEN {SUSPECT} ELSE {READY} END"
+_FREE: Final = f"UPDATE gomq_delivery SET state = {_AGAIN}, lease = NULL"
+
+
+def settle(
+    cursor: CursorWrapper,
+    dialect: Dialect,
+    settlements: Sequence[Settlement],
+    *,
+    keeps_outcomes: bool,
+) -> list[Settled]:
+    """End these deliveries; those whose lease is gone are left as they are.
+
+    With ``keeps_outcomes`` a row tells how each ended, until its event is pruned.
+    """
+    answers = _settle(cursor, dialect, settlements)
+    if keeps_outcomes:
+        pairs = zip(settlements, answers, strict=True)
+        ended = [settlement for settlement, told in pairs if told is Settled.DONE]
+        outcomes.keep(cursor, dialect, ended)
+    return answers
+
+
+def _settle(
+    cursor: CursorWrapper, dialect: Dialect, settlements: Sequence[Settlement]
+) -> list[Settled]:
+    if settlements and all(isinstance(each.outcome, Ack) for each in settlements):
+        acked = [each.delivery for each in settlements]
+        if _on_all(cursor, "DELETE FROM gomq_delivery", acked) == len(acked):
+            return [Settled.DONE] * len(acked)
+        cursor.execute("ROLLBACK")  # some are not ours: ask of each
+        cursor.execute(dialect.begin)
+    return [_settle_one(cursor, dialect, settlement) for settlement in settlements]
+
+
+def _on_all(cursor: CursorWrapper, change: str, deliveries: Iterable[Delivery]) -> int:
+    """Change the rows of these that are still held; return how many were."""
+    claims: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for token in map(token_of, deliveries):
+        claims[token.consumer, token.lease].append(token.event)
+    count = 0
+    for claim, events in claims.items():
+        cursor.execute(
+            f"{change} WHERE consumer_id = %s AND lease = %s "
+            f"AND event_id {among(events)}",
+            claim,
+        )
+        count += cursor.rowcount
+    return count
+
+
+def _values(delivery: Delivery) -> tuple[int, int, int]:
+    token = token_of(delivery)
+    return token.event, token.consumer, token.lease
+
+
+def _settle_one(
+    cursor: CursorWrapper, dialect: Dialect, settlement: Settlement
+) -> Settled:
+    values = _values(settlement.delivery)
+    first_failed: float | None = None
+    match settlement.outcome:
+        case RetryAfter(delay, error):
+            # It has ended an attempt, so it kills no processes.
+            cursor.execute(
+                f"UPDATE gomq_delivery SET state = {SCHEDULED}, lease = NULL, "
+                f"due = {dialect.now} + %s, attempt = attempt + %s, deaths = 0"
+                f"{'' if error is None else _failed(dialect)} {_OURS}",
+                (delay, int(error is not None), *values),
+            )
+        case DeadLettered():
+            cursor.execute(f"SELECT first_failed FROM gomq_delivery {_OURS}", values)
+            (first_failed,) = cursor.fetchone() or (None,)
+            cursor.execute(_DELETE, values)
+        case _:
+            cursor.execute(_DELETE, values)
+    if cursor.rowcount != 1:
+        return Settled.LOST_LEASE
+    if settlement.dead_letter is not None:
+        letter = settlement.dead_letter
+        dead_letters.keep(cursor, dialect, values[0], letter, first_failed)
+    return Settled.DONE
+
+
+def _failed(dialect: Dialect) -> str:
+    return f", first_failed = coalesce(first_failed, {dialect.now})"
+
+
+def release(
+    cursor: CursorWrapper, dialect: Dialect, deliveries: Sequence[Delivery]
+) -> None:
+    """Make deliveries ready again that were not started, or wait for a retry here.
+
+    The attempts of an ordered consumer are known to its process alone until then.
+    """
+    now = time.time()
+    for delivery in deliveries:
+        if delivery.first_failed is not None:
+            cursor.execute(
+                "UPDATE gomq_delivery SET attempt = %s, "
+                f"first_failed = coalesce(first_failed, {dialect.now} - %s) {_OURS}",
+                (delivery.attempt, now - delivery.first_failed, *_values(delivery)),
+            )
+    _on_all(cursor, _FREE, deliveries)
+
+
+def free_lease(cursor: CursorWrapper, lease: int) -> None:
+    """Make ready again what a claim holds that was never answered."""
+    cursor.execute(
+        f"UPDATE gomq_delivery SET state = {_AGAIN}, lease = NULL WHERE lease = %s",
+        (lease,),
+    )
+
+
+def put_off(
+    cursor: CursorWrapper, dialect: Dialect, waits: Sequence[tuple[Token, float]]
+) -> None:
+    """Give deliveries back that were not started, each for so many seconds."""
+    cursor.executemany(
+        f"UPDATE gomq_delivery SET state = {SCHEDULED}, lease = NULL, "
+        f"due = {dialect.now} + %s {_OURS}",
+        [(pause, token.event, token.consumer, token.lease) for token, pause in waits],
+    )
