@@ -1,0 +1,1 @@
+"""Makes, from dotted paths in the settings, what nothing else imports."""

@@ -1,0 +1,1 @@
+"""Forwards events from a database, where they were committed, to their server."""
