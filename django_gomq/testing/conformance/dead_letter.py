@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from django_gomq.bus.dead_letters import PAGE, Keeping
 from django_gomq.bus.delivery import Reject
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 
 from .site import CONSUMER, EVENT, Notes, Process, Site, wait_until
-
-DELIVERY_LIMIT = 20
 
 
 def fail(message: Message[Any]) -> None:
@@ -40,7 +41,63 @@ class DeadLetterTheme:
         assert "in fail" in letter.traceback
         assert (letter.message.type, letter.message.key) == (EVENT, "k")
         assert letter.message.body == b"7"
+        assert (letter.error_type, letter.broker) == (
+            "ValueError",
+            process.broker.alias,
+        )
         assert process.stats().dead_lettered == 1
+
+    def test_a_dead_letter_names_its_trace(self, site: Site) -> None:
+        process = site.process()
+        process.consume(fail)
+        trace_id = "0af7651916cd43dd8448eb211c80319c"
+
+        process.send(1, headers={"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"})
+
+        wait_for_letters(process, 1)
+        (letter,) = process.broker.dead_letters()
+        assert letter.trace_id == trace_id
+
+    def test_a_dead_letter_names_its_cause_when_it_is_replayed_too(
+        self, site: Site
+    ) -> None:
+        def fail_first(message: Message[Any]) -> None:
+            seen.append((message.causation_id, message.correlation_id))
+            if len(seen) == 1:
+                raise ValueError
+
+        process, seen = site.process(), list[tuple[str | None, str | None]]()
+        process.consume(fail_first)
+        process.send(1, headers={"causationid": "a cause", "correlationid": "the 1st"})
+        wait_for_letters(process, 1)
+        (letter,) = process.broker.dead_letters()
+        assert letter.message.causation_id == "a cause"
+        if not site.keeps_dead_letters:
+            return
+
+        process.broker.replay([letter.id])
+
+        wait_until(lambda: len(seen) == 2)
+        assert seen == [("a cause", "the 1st")] * 2
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    def test_a_dead_letter_tells_of_its_first_failure(
+        self, site: Site, ordered: bool
+    ) -> None:
+        if ordered and not site.promises("ordered_by_key"):
+            return
+        retries_there = site.capabilities.delayed_retry and not ordered
+        if retries_there and not site.promises("dead_letters"):
+            return
+        process = site.process()
+        again = Retry(attempts=2, min_delay=0.2, max_delay=0.2, jitter=False)
+        process.consume(fail, retry=again, ordered_by_key=ordered)
+
+        process.send(1, key="k")
+
+        wait_for_letters(process, 1)
+        (letter,) = process.broker.dead_letters()
+        assert letter.time - letter.first_failed >= 0.15
 
     def test_a_rejected_message_is_given_up_at_once(self, site: Site) -> None:
         def reject(message: Message[Any]) -> None:
@@ -65,6 +122,22 @@ class DeadLetterTheme:
         letters = process.broker.dead_letters()
         assert [letter.message.data for letter in letters] == list(range(5))
         assert len({letter.id for letter in letters}) == 5
+
+    def test_all_dead_letters_are_read_while_they_are_discarded(
+        self, site: Site
+    ) -> None:
+        process, count = site.process(keeping=Keeping(most=3 * PAGE)), 2 * PAGE + 1
+        process.consume(fail)
+        process.send_many(range(count), key="k")
+        wait_for_letters(process, count)
+
+        found = []
+        for letter in process.broker.iter_dead_letters():
+            found.append(letter.message.data)
+            process.broker.discard([letter.id])
+
+        assert found == list(range(count))
+        assert process.broker.dead_letters() == []
 
     def test_a_discarded_dead_letter_is_gone(self, site: Site) -> None:
         process = site.process()
@@ -105,20 +178,20 @@ class DeadLetterTheme:
     def test_dead_letters_are_seen_by_every_process(self, site: Site) -> None:
         if not site.promises("dead_letters"):
             return
-        one, two = site.process(), site.process()
-        one.consume(fail)
-        one.send(1)
-        wait_for_letters(one, 1)
-        one.close()
+        first, second = site.process(), site.process()
+        first.consume(fail)
+        first.send(1)
+        wait_for_letters(first, 1)
+        first.close()
 
-        (letter,) = two.broker.dead_letters()
+        (letter,) = second.broker.dead_letters()
 
         assert letter.error == "ValueError: no 1"
 
     def test_a_process_keeps_the_latest_where_the_server_keeps_none(
         self, site: Site
     ) -> None:
-        process = site.process(kept_dead_letters=2)
+        process = site.process(keeping=Keeping(most=2))
         process.consume(fail)
 
         process.send(*range(5), key="k")
@@ -132,7 +205,7 @@ class DeadLetterTheme:
     def test_what_kills_its_processes_is_given_up(self, site: Site) -> None:
         if not site.promises("counts_deliveries"):
             return
-        for nth in range(DELIVERY_LIMIT):
+        for nth in range(site.capabilities.max_deliveries):
             victim, gate = site.process(), site.gate()
             victim.consume(gate)
             if nth == 0:

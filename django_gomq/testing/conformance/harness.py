@@ -17,7 +17,7 @@ class Harness(ABC):
 
     Only ``make_backend`` must be written. A test that needs something else is reported
     as not tested, with the reason, until that is written too. Made without arguments,
-    and called by the test's own thread alone.
+    and called by the test's own thread alone, ``leave_thread`` apart.
     """
 
     @abstractmethod
@@ -26,6 +26,9 @@ class Harness(ABC):
 
     def close(self) -> None:  # noqa: B027 - may hold nothing
         """Remove what the test has left. Every broker is closed by then."""
+
+    def leave_thread(self) -> None:  # noqa: B027 - may hold nothing
+        """Let go of what the calling thread has opened; it published, and ends."""
 
     def pass_time(self, seconds: float) -> None:
         """Let leases grow so much older; blocks. By default it really waits.

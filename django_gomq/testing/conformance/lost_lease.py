@@ -27,17 +27,17 @@ class LostLeaseTheme:
     def test_a_late_success_counts_for_nothing(self, site: Site) -> None:
         if not site.promises("durable"):
             return
-        one, gate = cut_off_while_busy(site)
-        two, notes = site.process(), Notes()
-        two.consume(notes)
-        wait_until(lambda: two.stats().succeeded == 1)
-        one.mend()
+        first, gate = cut_off_while_busy(site)
+        second, notes = site.process(), Notes()
+        second.consume(notes)
+        wait_until(lambda: second.stats().succeeded == 1)
+        first.mend()
 
         gate.open()
 
-        wait_until(lambda: one.stats().in_flight == 0)
-        one.wait_until_quiet()
-        stats = one.stats()
+        wait_until(lambda: first.stats().in_flight == 0)
+        first.wait_until_quiet()
+        stats = first.stats()
         assert (stats.succeeded, stats.handed_back) == (0, 1)
         assert stats.last_success is None
         assert notes.numbers == [0]
@@ -47,29 +47,30 @@ class LostLeaseTheme:
     ) -> None:
         if not site.promises("durable"):
             return
-        one, two, gate, notes = site.process(), site.process(), site.gate(), Notes()
+        first, second = site.process(), site.process()
+        gate, notes = site.gate(), Notes()
 
         def fail_late(message: Message[Any]) -> None:
             gate.handle(message)
             raise ValueError
 
-        one.consume(fail_late)
-        one.send(1)
+        first.consume(fail_late)
+        first.send(1)
         wait_until(lambda: gate.entered)
-        one.cut()
+        first.cut()
         site.let_lease_end()
-        two.consume(notes)
-        wait_until(lambda: two.stats().succeeded == 1)
-        one.mend()
+        second.consume(notes)
+        wait_until(lambda: second.stats().succeeded == 1)
+        first.mend()
 
         gate.open()
 
-        wait_until(lambda: one.stats().in_flight == 0)
-        one.wait_until_quiet()
-        stats = one.stats()
+        wait_until(lambda: first.stats().in_flight == 0)
+        first.wait_until_quiet()
+        stats = first.stats()
         assert (stats.dead_lettered, stats.retries, stats.handed_back) == (0, 0, 1)
         assert stats.exceptions == {}
-        assert one.broker.dead_letters() == []
+        assert first.broker.dead_letters() == []
         assert notes.numbers == [1]
 
     def test_a_late_end_does_not_end_the_work_of_another_process(
@@ -77,56 +78,57 @@ class LostLeaseTheme:
     ) -> None:
         if not site.promises("durable"):
             return
-        one, gate = cut_off_while_busy(site)
-        two, slow = site.process(), site.gate()
-        two.consume(slow)
+        first, gate = cut_off_while_busy(site)
+        second, slow = site.process(), site.gate()
+        second.consume(slow)
         wait_until(lambda: slow.entered)
-        one.mend()
+        first.mend()
 
         gate.open()
-        wait_until(lambda: one.stats().handed_back == 1)
+        wait_until(lambda: first.stats().handed_back == 1)
 
-        assert two.stats().in_flight == 1
+        assert second.stats().in_flight == 1
         slow.open()
-        wait_until(lambda: two.stats().succeeded == 1)
-        two.wait_until_quiet()
-        assert two.stats().handed_back == 0
+        wait_until(lambda: second.stats().succeeded == 1)
+        second.wait_until_quiet()
+        assert second.stats().handed_back == 0
 
     def test_what_waits_is_withdrawn(self, site: Site) -> None:
         if not site.promises("durable"):
             return
-        one, gate = cut_off_while_busy(site, 3)
-        two, notes = site.process(), Notes()
-        two.consume(notes)
-        wait_until(lambda: two.stats().succeeded == 3)
+        first, gate = cut_off_while_busy(site, 3)
+        second, notes = site.process(), Notes()
+        second.consume(notes)
+        wait_until(lambda: second.stats().succeeded == 3)
 
-        one.mend()
+        first.mend()
 
-        wait_until(lambda: one.stats().depth == 0)
+        wait_until(lambda: first.stats().depth == 0)
         gate.open()
-        wait_until(lambda: one.stats().in_flight == 0)
-        one.wait_until_quiet()
+        wait_until(lambda: first.stats().in_flight == 0)
+        first.wait_until_quiet()
         assert gate.numbers == [0]
         assert sorted(notes.numbers) == [0, 1, 2]
-        assert one.stats().handed_back == 3
+        assert first.stats().handed_back == 3
 
     def test_a_slow_handler_keeps_its_lease(self, site: Site) -> None:
         lease = site.capabilities.lease
         if lease is None:
             site.note_unpromised("lease")
             return
-        one, two, gate, notes = site.process(), site.process(), site.gate(), Notes()
-        one.consume(gate)
-        one.send(1)
+        first, second = site.process(), site.process()
+        gate, notes = site.gate(), Notes()
+        first.consume(gate)
+        first.send(1)
         wait_until(lambda: gate.entered)
-        two.consume(notes)
+        second.consume(notes)
 
         for _ in range(3):
-            before = one.calls.done("extend")
-            wait_until(lambda: one.calls.done("extend") > before)  # noqa: B023
+            before = first.calls.done("extend")
+            wait_until(lambda: first.calls.done("extend") > before)  # noqa: B023
             site.harness.pass_time(0.4 * lease)
 
         gate.open()
-        wait_until(lambda: one.stats().succeeded == 1)
+        wait_until(lambda: first.stats().succeeded == 1)
         assert (gate.handled, notes.handled) == ([(1, 1)], [])
-        assert one.stats().handed_back == 0
+        assert first.stats().handed_back == 0

@@ -32,17 +32,17 @@ class PauseTheme:
     def test_a_paused_process_leaves_its_messages_to_others(self, site: Site) -> None:
         if not site.promises("durable"):
             return
-        one, two, notes = site.process(), site.process(), Notes()
-        one.consume(print, starts=False)
-        one.broker.pause(CONSUMER)
-        one.broker.start()
-        two.consume(notes)
+        first, second, notes = site.process(), site.process(), Notes()
+        first.consume(print, starts=False)
+        first.broker.pause(CONSUMER)
+        first.broker.start()
+        second.consume(notes)
 
-        one.send_many(range(20))
-        one.close()  # of partitions, each belongs to one process
+        first.send_many(range(20))
+        first.close()  # of partitions, each belongs to one process
 
         wait_until(lambda: len(notes.handled) == 20)
-        assert sum(one.stats().dispatched.values()) == 0
+        assert sum(first.stats().dispatched.values()) == 0
 
     def test_a_pause_costs_no_processor(self, site: Site) -> None:
         process, notes = site.process(), Notes()
@@ -85,7 +85,8 @@ class PauseTheme:
                 process.broker.resize(CONSUMER, 2)
 
         process.consume(gate, concurrency=5, starts=False)
-        process.send_many(range(10), key="k")
+        web = site.process(may_start=lambda: False)
+        web.send_many(range(10), key="k")
         process.calls.before = shrink
         process.broker.start()
         wait_until(lambda: len(gate.entered) == 2)
@@ -117,8 +118,10 @@ class PauseTheme:
             return
         process, notes = site.process(), Notes()
         process.consume(notes, starts=False)
-        state = ConsumerState(paused=True, capacity=7)
-        site.harness.desire(CONSUMER, state)
+        backend = process.broker.backend
+        keeps = site.promises("desired_state")
+        desire = backend.desire if keeps else site.harness.desire
+        desire(CONSUMER, ConsumerState(paused=True, capacity=7))
         process.send(1)
 
         process.broker.start()  # paused before anything is fetched
@@ -126,5 +129,5 @@ class PauseTheme:
         wait_until(lambda: process.stats().paused)
         assert process.stats().capacity == 7
         assert notes.handled == []
-        site.harness.desire(CONSUMER, ConsumerState(paused=False))
+        desire(CONSUMER, ConsumerState(paused=False))
         wait_until(lambda: notes.numbers == [1])

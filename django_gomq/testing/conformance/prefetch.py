@@ -16,18 +16,19 @@ class PrefetchTheme:
     def test_a_process_that_joins_a_slow_one_finds_work(self, site: Site) -> None:
         if not site.promises("durable"):
             return
-        one, two, gate, notes = site.process(), site.process(), site.gate(), Notes()
-        one.consume(gate)
+        first, second = site.process(), site.process()
+        gate, notes = site.gate(), Notes()
+        first.consume(gate)
         messages: list[Message[Any]] = [
             Message(EVENT, b"%d" % number, key=f"k{number}") for number in range(200)
         ]
-        one.broker.publish_many(messages)
+        first.broker.publish_many(messages)
         wait_until(lambda: gate.entered)
 
-        two.consume(notes)
+        second.consume(notes)
 
         wait_until(lambda: len(notes.handled) > 20)
-        assert one.stats().depth < 20
+        assert first.stats().depth < 20
 
     def test_a_slow_handler_is_given_about_a_second_of_work(self, site: Site) -> None:
         if not site.promises("durable"):
@@ -72,7 +73,7 @@ class PrefetchTheme:
         process.consume(gate)
         process.send(*range(20), key="k")
         wait_until(lambda: gate.entered)
-        wait_until(lambda: process.stats().depth)
+        wait_until(lambda: process.stats().depth > 1)  # all that it asks for
         fetches = len(process.calls.of("fetch"))
         began = time.monotonic()
 
@@ -80,4 +81,4 @@ class PrefetchTheme:
 
         seconds = time.monotonic() - began
         # Once a second it is called all the same, so that a client can be served.
-        assert len(process.calls.of("fetch")) <= fetches + 1 + seconds
+        assert len(process.calls.of("fetch")) <= fetches + 2 + seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from django_gomq.bus.errors import (
     PublishUnknownError,
 )
 from django_gomq.bus.message import Message
+from django_gomq.bus.retry import Retry
 
 from .site import EVENT, Notes, Process, Site, wait_until
 
@@ -39,8 +40,8 @@ class PublishTheme:
         process = site.process()
         seen: list[Message[Any]] = []
         process.consume(seen.append)
-        headers = {"traceparent": "00-1-2-01", "tenant": "nørd"}
-        sent: Message[Any] = Message(EVENT, b'{"a": [1]}', key="k 1", headers=headers)
+        key, headers = "50% ø\u200b\n", {"traceparent": "00-1-2-01", "tenant": "nørd"}
+        sent: Message[Any] = Message(EVENT, b'{"a": [1]}', key=key, headers=headers)
 
         process.broker.publish(sent)
 
@@ -48,10 +49,25 @@ class PublishTheme:
         (message,) = seen
         assert type(message.headers) is dict
         assert message.headers == headers
-        assert (message.type, message.id, message.key) == (EVENT, sent.id, "k 1")
+        assert (message.type, message.id, message.key) == (EVENT, sent.id, key)
         assert (message.data, message.body) == ({"a": [1]}, sent.body)
         assert message.made == pytest.approx(sent.made, abs=0.001)
         assert (message.priority, message.attempt) == (5, 1)
+
+    def test_a_message_names_its_cause_at_every_attempt(self, site: Site) -> None:
+        def fail_first(message: Message[Any]) -> None:
+            seen.append((message.causation_id, message.correlation_id))
+            if message.attempt == 1:
+                raise ValueError
+
+        process, seen = site.process(), list[tuple[str | None, str | None]]()
+        again = Retry(attempts=2, min_delay=0.05, max_delay=0.05)
+        process.consume(fail_first, retry=again)
+
+        process.send(1, headers={"causationid": "a cause", "correlationid": "the 1st"})
+
+        wait_until(lambda: len(seen) == 2)
+        assert seen == [("a cause", "the 1st")] * 2
 
     def test_the_answers_of_a_batch_come_in_its_order(self, site: Site) -> None:
         process, notes = site.process(), Notes()
@@ -115,6 +131,7 @@ class PublishTheme:
 
         def pass_on(message: Message[Any]) -> None:
             process.send(message.data + 1, type="suite.followed")
+            site.harness.leave_thread()
 
         process.consume(pass_on, starts=False)
         process.consume(later, "suite.followed", name="suite.later")
@@ -126,13 +143,9 @@ class PublishTheme:
     def test_many_threads_publish_and_nothing_is_lost(self, site: Site) -> None:
         process, notes = site.process(), Notes()
         process.consume(notes)
-        threads = [
-            threading.Thread(target=process.send, args=range(100 * nth, 100 * nth + 50))
-            for nth in range(4)
-        ]
+        runs = [range(100 * nth, 100 * nth + 50) for nth in range(4)]
 
-        for thread in threads:
-            thread.start()
+        threads = [site.in_thread(partial(process.send, *run)) for run in runs]
         for thread in threads:
             thread.join()
 
@@ -165,13 +178,13 @@ class PublishTheme:
         process.consume(print)
         process.send(1)
         site.harness.stop_server()
-        before = len(process.calls.of("publish_many"))
+        before = len(process.calls.of("publish"))
 
         refusals = [error for _ in range(200) for error in try_to_send(process)]
 
         assert len(refusals) == 200
         # Once, and again after pauses that grow from 0.05 to 2 seconds.
-        assert len(process.calls.of("publish_many")) - before < 100
+        assert len(process.calls.of("publish")) - before < 100
 
     def test_once_the_server_is_back_publishing_goes_on(self, site: Site) -> None:
         if not site.promises("durable"):

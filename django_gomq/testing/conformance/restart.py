@@ -9,20 +9,20 @@ class RestartTheme:
     """What was accepted outlives the server's absence and the process."""
 
     def test_what_was_accepted_outlives_the_process(self, site: Site) -> None:
-        one, notes = site.process(), Notes()
-        one.consume(notes, starts=False)
+        first, notes = site.process(), Notes()
+        first.consume(notes, starts=False)
         if not site.promises("durable"):
-            one.broker.pause("suite.counter")
-            one.send(*range(5))
-            assert sum(one.broker.close(0).dropped.values()) == 5  # and it says so
+            first.broker.pause("suite.counter")
+            first.send(*range(5))
+            assert sum(first.broker.close(0).dropped.values()) == 5  # and it says so
             return
         web = site.process(may_start=lambda: False)
         web.send(*range(5))
         web.close()
-        one.close()
-        two = site.process()
+        first.close()
+        second = site.process()
 
-        two.consume(notes)
+        second.consume(notes)
 
         wait_until(lambda: sorted(notes.numbers) == list(range(5)))
 

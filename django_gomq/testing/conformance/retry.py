@@ -92,16 +92,16 @@ class RetryTheme:
     def test_a_retry_outlives_its_process(self, site: Site) -> None:
         if not site.promises("durable"):
             return
-        one, two, notes = site.process(), site.process(), Notes()
-        one.consume(fail, retry=AGAIN)
-        one.send(1)
-        wait_until(lambda: one.stats().retries == 1)
+        first, second, notes = site.process(), site.process(), Notes()
+        first.consume(fail, retry=AGAIN)
+        first.send(1)
+        wait_until(lambda: first.stats().retries == 1)
 
-        one.close(0)
-        two.consume(notes, retry=AGAIN)
+        first.close(0)
+        second.consume(notes, retry=AGAIN)
 
         wait_until(lambda: notes.handled)
         ((number, attempt),) = notes.handled
         assert number == 1
         if site.promises("delayed_retry"):
-            assert attempt == 1 + one.stats().retries
+            assert attempt == 1 + first.stats().retries

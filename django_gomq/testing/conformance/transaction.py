@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -44,11 +45,11 @@ class TransactionTheme:
 
         with site.harness.atomic() as using:
             process.broker.publish_in_transaction(made(1), using)
-            process.send(2)
-            wait_until(lambda: notes.handled)
-            assert notes.numbers == [2]
+            began = time.monotonic()
+            wait_until(lambda: time.monotonic() > began + 0.5)
+            assert notes.numbers == []
 
-        wait_until(lambda: notes.numbers == [2, 1])
+        wait_until(lambda: notes.numbers == [1])
 
     def test_what_is_rolled_back_never_was(self, site: Site) -> None:
         if not site.promises("transactional"):
