@@ -1,0 +1,1 @@
+"""The live page: what the bus does now, for staff."""
