@@ -1,0 +1,1 @@
+"""What kept history tells."""
