@@ -7,15 +7,30 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 import msgspec
+from django.core.files import File
 from django.db.models import Model, QuerySet
+from django.db.models.expressions import BaseExpression, Combinable
+from django.db.models.manager import BaseManager
+from django.forms import BaseForm
 from django.http import HttpRequest
-from django.utils.functional import Promise
+from django.utils.functional import LazyObject, Promise
 
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.codec import JsonCodec, may_hide_nan, no_adapt
 from django_gomq.bus.consumer import Consumer
-from django_gomq.bus.errors import ConfigurationError, EncodeError, MessageError
-from django_gomq.bus.event import Event, EventMeta
+from django_gomq.bus.data.codec import (
+    OPEN_LIST,
+    JsonCodec,
+    may_hide_items,
+    may_hide_nan,
+)
+from django_gomq.bus.data.foreign import adapt_foreign
+from django_gomq.bus.errors import (
+    ConfigurationError,
+    EncodeError,
+    MessageError,
+    class_name,
+)
+from django_gomq.bus.event import Event, EventMeta, event_classes
 from django_gomq.bus.message import (
     DEFAULT_PRIORITY,
     NO_HEADERS,
@@ -29,23 +44,39 @@ from django_gomq.options import PLAIN, Options
 
 
 def adapt(value: Any) -> Any:
-    """Return the text of a lazy translation; raise EncodeError for all else."""
+    """Return what a value of Django's is in JSON, or raise EncodeError with advice."""
+    if isinstance(value, Promise | LazyObject):
+        return _resolve(value)
+    for kind, advice in _ADVICE:
+        if isinstance(value, kind):
+            raise EncodeError(f"{class_name(value)} is {advice}.")
+    return adapt_foreign(value)
+
+
+def _resolve(value: Any) -> Any:
+    """Return what a lazy value stands for: a text, a number, an object."""
+    # How it is pickled is the only way to it that both kinds have.
+    _, arguments = value.__reduce__()
     if isinstance(value, Promise):
-        return str(value)
-    if isinstance(value, Model):
-        name = type(value).__name__
-        raise EncodeError(
-            f"{name} is a model instance: emit its pk and let the handler load it, or "
-            "the fields that the event is about."
-        )
-    if isinstance(value, QuerySet):
-        raise EncodeError(
-            "A queryset is not data: emit list(queryset.values_list('pk', flat=True)), "
-            "or one event each with emit_many()."
-        )
-    if isinstance(value, HttpRequest):
-        raise EncodeError("A request is not data: emit what the handler needs of it.")
-    return no_adapt(value)
+        call, args, kwargs, *_ = arguments
+        return call(*args, **kwargs)
+    return arguments[0]
+
+
+_ADVICE: Final = (
+    (Model, "a model instance: emit its pk and let the handler load it, or its fields"),
+    (
+        (QuerySet, BaseManager),
+        "not data: emit list(queryset.values_list('pk', flat=True)), or emit_many()",
+    ),
+    (
+        (Combinable, BaseExpression),
+        "an expression for the database: emit the value that it has there",
+    ),
+    (HttpRequest, "not data: emit what the handler needs of it"),
+    (File, "a file: emit its name, or where it is stored"),
+    (BaseForm, "a form: emit its cleaned_data, or its errors"),
+)
 
 
 DEFAULT: Final = "default"
@@ -92,7 +123,10 @@ MAX_KNOWN: Final = 4096  # names of types may be data; of classes all are kept
 class Emitter:
     """What holds for all events of one type: its broker, and how to encode its data."""
 
-    __slots__ = ("broker", "codec", "event_class", "event_type", "max_body_bytes")
+    __slots__ = (
+        *("_encode", "broker", "codec"),
+        *("event_class", "event_type", "max_body_bytes", "may_raise"),
+    )
 
     def __init__(
         self, event_type: str, broker: Broker, codec: JsonCodec, max_body_bytes: int
@@ -101,11 +135,25 @@ class Emitter:
         self.event_class: EventMeta | None = None
         self.broker = broker
         self.codec = codec
+        self._encode = codec.encode_bare
         self.max_body_bytes = max_body_bytes
+        self.may_raise: bool | None = None
+        """Whether settings say that a refusal may be raised; None: not looked at."""
 
     def encode(self, event: Any, data: Any) -> bytes:
         """Return the body, checked; raises MessageError or ConfigurationError."""
-        body = self.codec.encode(self.event_type, data)
+        # On the hot path of emit: as JsonCodec.encode(), without the call.
+        try:
+            body = self._encode(data)
+        except Exception:
+            self.codec.encode(self.event_type, data)  # raises what is to be told
+            raise  # of a signal handler: nothing is wrong with the data
+        if (
+            body.find(b"null") >= 0
+            or (OPEN_LIST in body and body.find(b"[]") >= 0)
+            or body.find(b"{}") >= 0
+        ):
+            body = self.codec.complete(self.event_type, data, body)
         if len(body) > self.max_body_bytes:
             raise too_large(self.event_type, body, self.max_body_bytes)
         return body
@@ -137,10 +185,35 @@ class Emitter:
         return dict(headers)
 
 
+class CheckedEmitter(Emitter):
+    """The emitter of a name that an Event class has as its type: that checks the data.
+
+    Its consumers may name the class, and would give up on what does not fit.
+    """
+
+    __slots__ = ("_checked_by",)
+
+    def __init__(
+        self,
+        event_class: EventMeta,
+        broker: Broker,
+        codec: JsonCodec,
+        max_body_bytes: int,
+    ) -> None:
+        super().__init__(event_class.__event_type__, broker, codec, max_body_bytes)
+        self._checked_by = event_class
+
+    def encode(self, event: Any, data: Any) -> bytes:
+        """Return the body, checked; raises MessageError or ConfigurationError."""
+        body = super().encode(event, data)
+        self.codec.check_body(self._checked_by, body)
+        return body
+
+
 class TypedEmitter(Emitter):
     """The emitter of an Event class."""
 
-    __slots__ = ("_check", "_encode", "_may_hide_nan")
+    __slots__ = ("_check", "_may_hide_items", "_may_hide_nan")
 
     def __init__(
         self,
@@ -151,9 +224,9 @@ class TypedEmitter(Emitter):
     ) -> None:
         super().__init__(_type_of(event_class), broker, codec, max_body_bytes)
         self.event_class = event_class
-        self._encode = codec.encode_bare
         self._check = codec.check_of(event_class)
         self._may_hide_nan = may_hide_nan(event_class)
+        self._may_hide_items = may_hide_items(event_class)
 
     def encode(self, event: Any, data: Any) -> bytes:
         """Return the event as JSON, after decoding it again as a check."""
@@ -163,10 +236,16 @@ class TypedEmitter(Emitter):
         try:
             body = self._encode(event)
             self._check(body)
-        except Exception:  # noqa: BLE001 - the long way raises what is to be told
-            return self.codec.encode_event(event)
-        if self._may_hide_nan and body.find(b"null") >= 0:
-            self.codec.encode_event(event)
+        except Exception:
+            self.codec.encode_event(event)  # as above
+            raise
+        # As in JsonCodec.encode().
+        if (self._may_hide_nan and body.find(b"null") >= 0) or (
+            self._may_hide_items
+            and ((OPEN_LIST in body and body.find(b"[]") >= 0) or body.find(b"{}") >= 0)
+        ):
+            whole = self.codec.complete(self.event_type, event, body)
+            body = body if whole is body else self.codec.encode_event(event)
         if len(body) > self.max_body_bytes:
             raise too_large(self.event_type, body, self.max_body_bytes)
         return body
@@ -217,13 +296,16 @@ class Emitters:
             )
         event_type = validate_type(event)
         broker = self._broker(alias, event_type)
+        for cls in event_classes():
+            if cls.__event_type__ == event_type:
+                return CheckedEmitter(cls, broker, self._codec, self._max_body_bytes)
         return Emitter(event_type, broker, self._codec, self._max_body_bytes)
 
     def _broker(self, alias: str | None, event_type: str) -> Broker:
-        alias = alias or self._route(event_type)
+        alias = self._route(event_type) if alias is None else alias
         try:
             return self._brokers[alias]
-        except KeyError:
+        except (KeyError, TypeError):  # some values are no keys at all
             known = ", ".join(map(repr, self._brokers))
             raise ConfigurationError(
                 f"There is no broker {alias!r} in GOMQ['BROKERS']; there are {known}.",
@@ -237,7 +319,7 @@ def _type_of(event_class: EventMeta) -> str:
         raise ConfigurationError(
             f"{name} names no event type: write class {name}(Event, type='...')."
         )
-    return validate_type(event_class.__event_type__)
+    return event_class.__event_type__
 
 
 def _refuse_data(event_class: type) -> NoReturn:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 
-from django_gomq.bus.errors import ConfigurationError, PublishError
-from django_gomq.bus.message import DEFAULT_PRIORITY, Message
+from django_gomq.bus.durations import timeout_of
+from django_gomq.bus.errors import ConfigurationError, PublishError, class_name
+from django_gomq.bus.event import Event
+from django_gomq.bus.message import DEFAULT_PRIORITY, MAX_TYPE_LENGTH, Message
 
 
 class EmitOptions(TypedDict, total=False):
@@ -19,17 +21,17 @@ class EmitOptions(TypedDict, total=False):
     """What ``ordered_by_key`` consumers order by."""
     priority: int
     """0 to 9, 5 by default; higher is handled first."""
-    delay: float | None
-    """Seconds before any consumer may see it."""
+    delay: float | timedelta | None
+    """Seconds, or a timedelta, before any consumer may see it."""
     headers: Mapping[str, str] | None
     broker: str | None
     """An alias, instead of the one that ``ROUTES`` names."""
     using: str | None
-    """The database whose commit the event waits for, if several could be meant."""
+    """The database whose commit the event waits for, instead of all that are open."""
     on_commit: bool | None
     """False: publish now, whatever transaction is open."""
-    timeout: float | None
-    """Seconds to wait for room; without one nothing waits."""
+    timeout: float | timedelta | None
+    """Seconds, or a timedelta, to wait for room; without one nothing waits."""
     strict: bool | None
     """True: raise a refusal; False: never."""
 
@@ -62,23 +64,40 @@ PLAIN: Final = Options()
 """What most callers say: nothing."""
 
 
-def choose(options: EmitOptions) -> Options:
-    """Return what a caller said as a value.
+def choose(options: EmitOptions, event: object = None) -> Options:
+    """Return what a caller said, beside this event, as a value.
 
-    Raises TypeError for an unknown option, and ConfigurationError for a timeout that is
-    no number of seconds.
+    Raises TypeError for an unknown option, which says how data are passed, and
+    ConfigurationError for a timeout or a switch that is none.
     """
     if not options:
         return PLAIN
-    chosen = Options(**options)
-    timeout = chosen.timeout
-    if timeout is not None and not (
-        isinstance(timeout, int | float) and math.isfinite(timeout)
-    ):
-        raise ConfigurationError(
-            f"timeout is {timeout!r}, not seconds; without one nothing waits."
-        )
-    return chosen
+    try:
+        # A timedelta for delay is read where the message is validated.
+        chosen = Options(**options)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(_tell_unknown(options, event)) from None
+    for name in ("on_commit", "strict"):
+        value = getattr(chosen, name)
+        if value is not None and not isinstance(value, bool):
+            raise ConfigurationError(
+                f"{name} is of the class {class_name(value)}, not True, False or None."
+            )
+    if chosen.timeout is None:
+        return chosen
+    return msgspec.structs.replace(chosen, timeout=timeout_of(chosen.timeout))
+
+
+def _tell_unknown(options: Mapping[str, Any], event: object) -> str:
+    known = ", ".join(Options.__struct_fields__)
+    unknown = [name for name in options if name not in Options.__struct_fields__]
+    if isinstance(event, Event):
+        advice = "A typed event carries its data in its fields."
+    else:
+        name = repr(event)[:MAX_TYPE_LENGTH] if isinstance(event, str) else "name"
+        fields = ", ".join(f"{field!r}: ..." for field in unknown if field != "data")
+        advice = f"Data are one dict, by position: emit({name}, {{{fields or '...'}}})."
+    return f"There is no option {', '.join(unknown)}. {advice} Options are {known}."
 
 
 State = Literal["accepted", "pending", "refused", "unknown"]

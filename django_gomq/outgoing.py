@@ -11,18 +11,34 @@ import msgspec
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.codec import decode_as
+from django_gomq.bus.data.codec import decode_as
 from django_gomq.bus.delivery import Delivery, receive
-from django_gomq.bus.errors import NoConsumerError, PublishError, PublishUnknownError
+from django_gomq.bus.errors import (
+    ConfigurationError,
+    NoConsumerError,
+    PublishError,
+    PublishUnknownError,
+    did_you_mean,
+)
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.fork import hurried
 from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.bus.process.timers import Deadline
-from django_gomq.commit import PendingBatch, add_pending, open_transaction
+from django_gomq.capturing import (
+    Capture,
+    Entry,
+    Watcher,
+    capture_of,
+    captures,
+    is_forced,
+    is_in_test_case,
+    own_block,
+)
+from django_gomq.commit import PendingBatch, add_pending, open_transactions
 from django_gomq.emitters import Emitter
 from django_gomq.options import Options, Receipt, State
-from django_gomq.process_role import serves_requests
+from django_gomq.process.role import serves_requests
 from django_gomq.site import Site
-from django_gomq.testing.capture import CapturedEvents
 
 logger = logging.getLogger("gomq.emit")
 
@@ -39,6 +55,8 @@ class EmitBatch(msgspec.Struct, frozen=True, eq=False):
     strict: bool | None
     receipts: list[Receipt]
     """One for each; it holds the message."""
+    timeout: float | None = None
+    """Seconds that emit was told to wait for room."""
     parents: tuple[object, ...] = ()
     """What the hooks kept of the moment of emit."""
 
@@ -50,22 +68,31 @@ def decoded(message: Message[Any], emitter: Emitter) -> Message[Any]:
     return receive(Delivery(message, 0.0), decoders)
 
 
-def publish_now(items: Sequence[EmitBatch], timeout: float | None) -> None:
+def publish_now(
+    items: Sequence[EmitBatch], timeout: float | None, *, for_room: bool = False
+) -> None:
     """Hand events over in their order, as one batch for each broker.
 
-    ``timeout`` bounds the call. Raises the first refusal that ``strict`` or its broker
-    want raised, after all were tried.
+    ``timeout`` bounds the call, or ``for_room`` alone: then a server's answer is waited
+    for as long as its backend says. Raises the first refusal that ``strict`` or its
+    broker want raised, after all were tried.
     """
     first = items[0]
     if len(items) == len(first.receipts) == 1 and not first.parents:
-        publish_one(first, timeout)
+        publish_one(first, _limit(first.emitter.broker, timeout, for_room=for_room))
         return
     deadline = Deadline.after(timeout)
     refusals: list[PublishError] = []
     for broker, group in _by_broker(items):
-        refusals += _publish_group(broker, group, deadline.left())
+        limit = _limit(broker, deadline.left(), for_room=for_room)
+        refusals += _publish_group(broker, group, limit)
     if refusals:
         raise refusals[0]
+
+
+def _limit(broker: Broker, timeout: float | None, *, for_room: bool) -> float | None:
+    """Return the seconds for one broker; None where its backend has a limit itself."""
+    return None if for_room and broker.capabilities.durable else timeout
 
 
 def _publish_group(
@@ -76,20 +103,23 @@ def _publish_group(
     receipts = [receipt for batch in group for receipt in batch.receipts]
     parents = [batch.parents for batch in group for _ in batch.receipts]
     watched = parents if any(parents) else ()
-    answers: list[PublishError | None] = []
-    for start in range(0, len(receipts), CHUNK):
-        chunk = receipts[start : start + CHUNK]
-        answers += _publish_chunk(
-            broker, chunk, deadline.left(), watched[start : start + CHUNK]
-        )
-    if not any(answers):
-        return []
     batches = [batch for batch in group for _ in batch.receipts]
-    return [
-        error
-        for batch, receipt, error in zip(batches, receipts, answers, strict=True)
-        if error is not None and refuse(batch, receipt, error)
-    ]
+    raised: list[PublishError] = []
+    for start in range(0, len(receipts), CHUNK):
+        part = slice(start, start + CHUNK)
+        left = deadline.left()
+        if timeout and not left:
+            left = _MOMENT  # none would be no limit at a server
+        answers = _publish_chunk(broker, receipts[part], left, watched[part])
+        if any(answers):
+            raised += [
+                error
+                for batch, receipt, error in zip(
+                    batches[part], receipts[part], answers, strict=True
+                )
+                if error is not None and refuse(batch, receipt, error)
+            ]
+    return raised
 
 
 def _publish_chunk(
@@ -147,7 +177,8 @@ def refuse(outgoing: EmitBatch, receipt: Receipt, error: PublishError) -> bool:
         return _raises_refusals(outgoing)
     rule = _no_consumer(outgoing)
     if rule == "warn":
-        _warn_once(receipt.message.type, outgoing.emitter.broker)
+        read = outgoing.site.config.autodiscover
+        _warn_once(receipt.message.type, outgoing.emitter.broker, read)
     return rule == "raise" or (rule != "ignore" and bool(outgoing.strict))
 
 
@@ -168,17 +199,29 @@ def _raises_refusals(outgoing: EmitBatch) -> bool:
 def publish_committed(items: Sequence[EmitBatch], may_wait: bool) -> None:
     """Hand over what a commit made true, and was not handed over before.
 
-    Waits for room, ``FLUSH_TIMEOUT`` in a request, without limit in a management
-    command: there nobody waits, and a loop of emits may outrun the consumers.
+    Waits for room, ``FLUSH_TIMEOUT`` in a request, without limit where publishers may
+    wait: a loop of emits may outrun the consumers.
     """
-    timeout: float | None = None
-    if may_wait:
-        config = items[0].site.config
-        timeout = config.flush_timeout if serves_requests() else _NO_LIMIT
-    else:  # once more
+    if not may_wait:  # once more
         items = [item for item in map(_still_pending, items) if item.receipts]
-    if items:
-        publish_now(items, timeout)
+        with hurried():
+            if items:
+                publish_now(items, None)
+    elif serves_requests():
+        _publish_in_request(items)
+    else:
+        publish_now(items, _NO_LIMIT, for_room=True)
+
+
+def _publish_in_request(items: Sequence[EmitBatch]) -> None:
+    limit = items[0].site.config.flush_timeout
+    given = max((batch.timeout or 0.0 for batch in items), default=0.0)
+    if given:
+        publish_now(items, max(limit, given))
+        return
+    # One consumer that is stuck shall not cost the others what requests emit.
+    with hurried():
+        publish_now(items, limit, for_room=True)
 
 
 def _still_pending(outgoing: EmitBatch) -> EmitBatch:
@@ -187,6 +230,7 @@ def _still_pending(outgoing: EmitBatch) -> EmitBatch:
 
 
 _NO_LIMIT: Final = 86_400.0 * 365
+_MOMENT: Final = 0.001
 
 
 def roll_back(outgoing: EmitBatch) -> None:
@@ -200,76 +244,83 @@ def roll_back(outgoing: EmitBatch) -> None:
 _warned: set[str] = set()
 
 
-def _warn_once(event_type: str, broker: Broker) -> None:
+def _warn_once(event_type: str, broker: Broker, read: Sequence[str]) -> None:
     if event_type in _warned or len(_warned) >= MAX_WARNED:
         return
     _warned.add(event_type)
+    known = {text for consumer in broker.consumers for text in consumer.types}
     line = partial(
         write_log,
         logger,
         logging.WARNING,
-        "Event %s has no consumer; this is said once per type",
+        "Event %s has no consumer: none in the modules that GOMQ['AUTODISCOVER'] "
+        "names (%s of each app), none registered later; this is said once per type%s",
         event_type,
+        ", ".join(read) or "none",
+        did_you_mean(event_type, known),
         fields={"gomq_event": event_type, "gomq_broker": broker.alias},
     )
     broker.hooks.hand_over(line)
 
 
-def find_transaction(
-    site: Site, options: Options, captured: CapturedEvents | None
-) -> BaseDatabaseWrapper | None:
-    """Return the connection whose commit the event waits for; None: publish now."""
+def find_transactions(
+    site: Site,
+    options: Options,
+    is_open: Callable[[BaseDatabaseWrapper], bool] | None = None,
+) -> Sequence[BaseDatabaseWrapper]:
+    """Return the connections whose commits the event waits for; none: publish now."""
     on_commit = options.on_commit
     if not (site.config.emit_on_commit if on_commit is None else on_commit):
-        return None
-    is_open = None if captured is None else _is_open_in_test
-    return open_transaction(options.using, is_open)
-
-
-def _is_open_in_test(connection: BaseDatabaseWrapper) -> bool:
-    return _own_block(connection) is not None
-
-
-def _own_block(connection: BaseDatabaseWrapper) -> object | None:
-    """Return the outermost atomic block that is not TestCase's own."""
-    blocks = connection.atomic_blocks
-    return next(
-        (block for block in blocks if not getattr(block, "_from_testcase", False)), None
-    )
+        return ()
+    return open_transactions(options.using, site.config.emit_using, is_open)
 
 
 def defer(
-    outgoing: Sequence[EmitBatch],
-    connection: BaseDatabaseWrapper | None,
-    captured: CapturedEvents | None,
+    outgoing: Sequence[EmitBatch], connections: Sequence[BaseDatabaseWrapper]
 ) -> None:
-    """Keep events for the commit, or for the test that captures them."""
-    if captured is not None:
-        for batch in outgoing:
-            batch.receipts[:] = [
-                _capture(receipt, batch.emitter, connection, captured)
-                for receipt in batch.receipts
-            ]
-        return
-    assert connection is not None  # noqa: S101 - else they would be published now
+    """Keep events for the commits."""
     waiting = []
     for batch in outgoing:
         if batch.emitter.broker.capabilities.transactional:
-            _write_into_transaction(batch, connection)
+            _write_into_transaction(batch, connections)
         else:
             waiting.append(batch)
     if waiting and waiting[0].emitter.broker.hooks.publish_watchers:
         # All brokers share their hooks.
         waiting = [_with_parents(batch) for batch in waiting]
     if waiting:
-        add_pending(connection, PendingBatch(waiting, publish_committed, roll_back))
+        raises = any(map(_may_raise, waiting))
+        pending = PendingBatch(waiting, publish_committed, roll_back, raises)
+        add_pending(connections, pending)
 
 
-def _write_into_transaction(batch: EmitBatch, connection: BaseDatabaseWrapper) -> None:
+def _may_raise(outgoing: EmitBatch) -> bool:
+    """Whether the commit may have to raise; every event of a transaction asks."""
+    emitter = outgoing.emitter
+    if outgoing.strict is None and emitter.may_raise is not None:
+        return emitter.may_raise
+    found = _raises_refusals(outgoing) or _no_consumer(outgoing) == "raise"
+    if outgoing.strict is None:
+        emitter.may_raise = found
+    return found
+
+
+def _write_into_transaction(
+    batch: EmitBatch, connections: Sequence[BaseDatabaseWrapper]
+) -> None:
     """Publish inside the transaction: what is rolled back never existed."""
+    broker = batch.emitter.broker
+    if len(connections) > 1:
+        aliases = " and ".join(repr(connection.alias) for connection in connections)
+        raise ConfigurationError(
+            f"Transactions of {aliases} are open, and broker {broker.alias!r} writes "
+            "into one: name it with using=, or for all in GOMQ['EMIT_USING'].",
+            event=batch.emitter.event_type,
+            broker=broker.alias,
+        )
     messages = [receipt.message for receipt in batch.receipts]
-    batch.emitter.broker.publish_in_transaction(messages, connection.alias)
-    add_pending(connection, PendingBatch((batch,), _note_commit, roll_back))
+    broker.publish_in_transaction(messages, connections[0].alias)
+    add_pending(connections, PendingBatch((batch,), _note_commit, roll_back))
 
 
 def _note_commit(batches: Iterable[EmitBatch], may_wait: bool) -> None:
@@ -282,54 +333,142 @@ def _note_commit(batches: Iterable[EmitBatch], may_wait: bool) -> None:
 def _with_parents(outgoing: EmitBatch) -> EmitBatch:
     messages = [receipt.message for receipt in outgoing.receipts]
     parents = outgoing.emitter.broker.hooks.prepare(messages)
-    return EmitBatch(
-        outgoing.emitter, outgoing.site, outgoing.strict, outgoing.receipts, parents
+    return msgspec.structs.replace(outgoing, parents=parents)
+
+
+def hand_to_captures(
+    outgoing: Sequence[EmitBatch], options: Options
+) -> list[EmitBatch]:
+    """Give events to the tests that capture them; return those that none does.
+
+    Those who watch events hear of all of them. Raises NoConsumerError where
+    ``NO_CONSUMER`` or ``strict`` want it raised.
+    """
+    takers = [(batch, capture_of(batch.emitter.event_type)) for batch in outgoing]
+    taken = [(batch, capture) for batch, capture in takers if capture is not None]
+    if taken:
+        connections = find_transactions(outgoing[0].site, options, _is_open_in_test)
+        answers = [_unheard_in_test(batch) for batch, _ in taken]
+        for (batch, capture), unheard in zip(taken, answers, strict=True):
+            batch.receipts[:] = [
+                _capture(receipt, batch.emitter, connections, capture, unheard)
+                for receipt in batch.receipts
+            ]
+        for capture in {id(capture): capture for _, capture in taken}.values():
+            capture.run_due()
+    _tell_watchers(outgoing, options)
+    left = [batch for batch, capture in takers if capture is None]
+    if left and is_forced() and is_in_test_case():
+        raise ConfigurationError(NEVER_COMMITS)
+    return left
+
+
+def _tell_watchers(outgoing: Sequence[EmitBatch], options: Options) -> None:
+    watchers = [found for found in captures[:] if isinstance(found, Watcher)]
+    if not watchers or not outgoing:
+        return
+    waits = bool(find_transactions(outgoing[0].site, options))
+    for batch in outgoing:
+        for watcher in watchers:
+            watcher.see(batch.receipts, batch.emitter.broker, waits=waits)
+
+
+NEVER_COMMITS: Final = (
+    "live() inside TestCase, or the db fixture of pytest-django, handles nothing: its "
+    "transaction never commits. Use TransactionTestCase, or "
+    "@pytest.mark.django_db(transaction=True); or inline(), which runs handlers when "
+    "the test's own atomic block is left."
+)
+
+
+def _is_open_in_test(connection: BaseDatabaseWrapper) -> bool:
+    return own_block(connection) is not None
+
+
+def _unheard_in_test(outgoing: EmitBatch) -> NoConsumerError | None:
+    """Return what the receipts of these say where nobody consumes their type."""
+    event_type, broker = outgoing.emitter.event_type, outgoing.emitter.broker
+    if any(consumer.subscribes_to(event_type) for consumer in broker.consumers):
+        return None
+    if broker.capabilities.durable:
+        return None  # who consumes may run elsewhere
+    error = NoConsumerError(
+        f"No consumer subscribes to {event_type!r}.",
+        event=event_type,
+        broker=broker.alias,
     )
+    rule = _no_consumer(outgoing)
+    if rule == "raise" or (rule != "ignore" and outgoing.strict):
+        raise error
+    return error
 
 
 def _capture(
     waiting: Receipt,
     emitter: Emitter,
-    connection: BaseDatabaseWrapper | None,
-    captured: CapturedEvents,
+    connections: Sequence[BaseDatabaseWrapper],
+    capture: Capture,
+    unheard: NoConsumerError | None,
 ) -> Receipt:
     message = decoded(waiting.message, emitter)
-    if connection is None:
-        captured.record(message)
-        waiting.accept()
+    if not connections:
+        capture.record(Entry(message, emitter.broker, lambda: False))
+        _settle_in_test(waiting, unheard)
         return waiting
-    block = _own_block(connection)
+    blocks = [(connection, own_block(connection)) for connection in connections]
 
     def is_open() -> bool:
-        return block in connection.atomic_blocks
+        return any(block in connection.atomic_blocks for connection, block in blocks)
 
-    receipt = _CapturedReceipt(waiting.message, is_open=is_open)
-    forget = captured.record(message, is_open)
+    receipt = _CapturedReceipt(waiting.message, is_open=is_open, unheard=unheard)
+    forget = capture.record(Entry(message, emitter.broker, is_open))
 
     def take_back(_: Receipt) -> None:
         receipt.refuse("rolled_back")
         forget()
 
-    add_pending(connection, PendingBatch((receipt,), _accept_all, take_back))
+    add_pending(connections, PendingBatch((receipt,), _settle_all, take_back))
     return receipt
 
 
+def _settle_in_test(receipt: Receipt, unheard: NoConsumerError | None) -> None:
+    if unheard is None:
+        receipt.accept()
+    else:
+        receipt.refuse(unheard.code, unheard)
+
+
 class _CapturedReceipt(Receipt, kw_only=True, eq=False):
-    """Accepted once the test's own block is left: a TestCase never commits."""
+    """Settled once the test's own block is left: a TestCase never commits."""
 
     is_open: Callable[[], bool]
+    unheard: NoConsumerError | None
     told: State = "pending"
+    told_reason: str | None = None
 
     def _get_state(self) -> State:
         if self.told == "pending" and not self.is_open():
-            return "accepted"
+            _settle_in_test(self, self.unheard)
         return self.told
 
     def _set_state(self, state: State) -> None:
         self.told = state
 
-    # In the place of Receipt's field, as if leaving the block had been a commit.
+    def _get_reason(self) -> str | None:
+        self._get_state()
+        return self.told_reason
+
+    def _set_reason(self, reason: str | None) -> None:
+        self.told_reason = reason
+
+    # In the place of Receipt's fields, as if leaving the block had been a commit.
     state = property(_get_state, _set_state)
+    reason = property(_get_reason, _set_reason)
+
+
+def _settle_all(receipts: Iterable[_CapturedReceipt], may_wait: bool) -> None:
+    for receipt in receipts:
+        _settle_in_test(receipt, receipt.unheard)
 
 
 def _accept_all(receipts: Iterable[Receipt], may_wait: bool) -> None:
