@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
+from django.db import connections
 from django.utils.module_loading import import_string
 
 from django_gomq.bus.consumer import OPTIONS
-from django_gomq.bus.counts import HANDLER_BUCKETS, WAIT_BUCKETS
+from django_gomq.bus.counts import (
+    HANDLER_BUCKETS,
+    MAX_UNDECLARED_TYPES,
+    WAIT_BUCKETS,
+)
+from django_gomq.bus.durations import SECONDS_OR_TIMEDELTA, seconds_of
 from django_gomq.bus.errors import ConfigurationError, describe_error
 from django_gomq.bus.hooks import Hook
 from django_gomq.bus.message import validate_type
 from django_gomq.bus.patterns import Pattern
+from django_gomq.bus.wire import MAX_SOURCE_LENGTH
 
 RUNS: Final = ("here", "worker", "never", "auto")
 
@@ -117,6 +125,13 @@ def _check_events(value: list[str]) -> Iterator[Problem]:
             yield Problem("gomq.E002", f"GOMQ['EVENTS']: {error}", _EVENTS_HINT)
 
 
+def _check_alias(where: str, value: object) -> Iterator[Problem]:
+    if isinstance(value, str) and value not in connections.settings:
+        known = ", ".join(map(repr, connections.settings))
+        text = f"{where} names no database: {value!r}."
+        yield Problem("gomq.E003", text, f"There are {known}.")
+
+
 def _check_hooks(value: Sequence[str]) -> Iterator[Problem]:
     for path in value:
         try:
@@ -147,6 +162,24 @@ def _check_metrics(value: Mapping[str, Any]) -> Iterator[Problem]:
         )
 
 
+def _check_dead_letters(value: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from _check_keys("GOMQ['DEAD_LETTERS']", value, _DEAD_LETTERS_RULES)
+    yield from _check_alias("GOMQ['DEAD_LETTERS']['USING']", value.get("USING"))
+    path = value.get("REDACT")
+    if not isinstance(path, str):
+        return  # not set, or told already
+    where = f"GOMQ['DEAD_LETTERS']['REDACT']: {path!r}"
+    hint = "Name a function that takes the data of a message, and returns what to show."
+    try:
+        found = import_string(path)
+    except Exception as error:  # noqa: BLE001 - a module may raise anything
+        text = f"{where} cannot be imported: {describe_error(error)}."
+        yield Problem("gomq.E002", text, hint)
+        return
+    if not callable(found):
+        yield Problem("gomq.E002", f"{where} cannot be called.", hint)
+
+
 def _check_routes(raw: Mapping[str, Any]) -> Iterator[Problem]:
     routes = raw.get("ROUTES", {})
     brokers = raw.get("BROKERS", {"default": {}})
@@ -172,10 +205,12 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _is_span(value: object) -> bool:
+    return seconds_of(value) is not None
+
+
 def _is_seconds(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 <= value < math.inf
+    return isinstance(value, int | float) and seconds_of(value) is not None
 
 
 def _is_names(value: object) -> bool:
@@ -190,6 +225,25 @@ def _is_dict(value: object) -> bool:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _is_source(value: object) -> bool:
+    """Whether the wire takes it; nothing stands for the name of the project."""
+    return (
+        isinstance(value, str)
+        and value.isprintable()
+        and len(value) <= MAX_SOURCE_LENGTH
+    )
+
+
+def _is_token(value: object) -> bool:
+    """Whether a header can carry it: servers take spaces around it away."""
+    is_text = isinstance(value, str) and value.isascii() and value.isprintable()
+    return is_text and value == str(value).strip()
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w.:%-]+", value) is not None
 
 
 def _is_buckets(value: object) -> bool:
@@ -207,6 +261,10 @@ def _is_ports(value: object) -> bool:
     return len(value) == 2 and value[0] <= value[1] < 1 << 16  # noqa: PLR2004
 
 
+def _is_alias(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
 def _one_of(*choices: object) -> tuple[Any, str]:
     texts = " or ".join(map(repr, choices))
     return (
@@ -215,8 +273,9 @@ def _one_of(*choices: object) -> tuple[Any, str]:
 
 
 _A_DICT: Final = "a dict"
-_HIDDEN: Final = "a text"
-_SECONDS: Final = (_is_seconds, "seconds, from 0")
+_HIDDEN: Final = "a text of printable ASCII without spaces around it"
+_MAX_THREADS: Final = 1_000
+_SECONDS: Final = (_is_span, SECONDS_OR_TIMEDELTA)
 _NAMES: Final = (_is_names, "a list of names")
 _DICT: Final = (_is_dict, f"{_A_DICT} with texts as keys")
 _BOOL: Final = (lambda value: isinstance(value, bool), "True or False")
@@ -229,13 +288,21 @@ _RULES: Final[_Rules] = {
     "EVENTS": _NAMES,
     "AUTODISCOVER": _NAMES,
     "AUTODISCOVER_EXCLUDE": _NAMES,
-    "THREADS": (_is_count, "a whole number from 1"),
+    "THREADS": (
+        lambda value: _is_count(value) and value <= _MAX_THREADS,
+        f"a whole number from 1 to {_MAX_THREADS:,}",
+    ),
     "EMIT_ON_COMMIT": _BOOL,
+    "EMIT_USING": (_is_alias, "None, or the alias of a database"),
     "NO_CONSUMER": _one_of("warn", "raise", "ignore"),
+    "IDLE_COMMANDS": _NAMES,
     "DRAIN_TIMEOUT": _SECONDS,
     "FLUSH_TIMEOUT": _SECONDS,
     "MAX_BODY_BYTES": (_is_count, "a whole number from 1"),
-    "SOURCE": (_is_text, "who this site is, as a text"),
+    "SOURCE": (
+        _is_source,
+        f"who this site is, in up to {MAX_SOURCE_LENGTH} printable characters",
+    ),
     "HOOKS": _NAMES,
     "METRICS": _DICT,
     "TRACING": _DICT,
@@ -249,34 +316,50 @@ _BROKER_RULES: Final[_Rules] = {
 }
 _METRICS_RULES: Final[_Rules] = {
     "ACCESS": _one_of("open", "token", "staff"),
-    "TOKEN": (_is_text, _HIDDEN),
+    "TOKEN": (_is_token, _HIDDEN),
     "ENABLED": _BOOL,
     "WAIT_BUCKETS": _BUCKETS,
     "HANDLER_BUCKETS": _BUCKETS,
     "PORT_RANGE": (_is_ports, "a first and a last port, such as [9464, 9480]"),
-    "PORT_ADDRESS": (_is_text, "an address of this machine, as a text"),
+    "PORT_ADDRESS": (_is_address, "an address of this machine, such as 127.0.0.1"),
+    "UNDECLARED_EVENTS": (
+        lambda value: (
+            value == 0 or (_is_count(value) and value <= MAX_UNDECLARED_TYPES)
+        ),
+        f"a whole number from 0 to {MAX_UNDECLARED_TYPES}",
+    ),
 }
 _TRACING_RULES: Final[_Rules] = {
     "ENABLED": _one_of(None, True, False),
     "CONSUMER": _one_of("parent", "link"),
 }
-_DEAD_LETTERS_RULES: Final[_Rules] = {"KEEP": (_is_count, "a whole number from 1")}
+_DEAD_LETTERS_RULES: Final[_Rules] = {
+    "KEEP": (_is_count, "a whole number from 1"),
+    "KEEP_STORED": (_is_count, "a whole number from 1"),
+    "REDACT": (_is_text, "the dotted path of a function"),
+    "USING": (_is_alias, "None, or the alias of a database"),
+}
 
 _DETAILS: Final[Mapping[str, Any]] = {
     "BROKERS": _check_brokers,
     "CONSUMERS": _check_consumers,
     "EVENTS": _check_events,
+    "EMIT_USING": partial(_check_alias, "GOMQ['EMIT_USING']"),
     "HOOKS": _check_hooks,
     "METRICS": _check_metrics,
     "TRACING": lambda value: _check_keys("GOMQ['TRACING']", value, _TRACING_RULES),
-    "DEAD_LETTERS": lambda value: _check_keys(
-        "GOMQ['DEAD_LETTERS']", value, _DEAD_LETTERS_RULES
-    ),
+    "DEAD_LETTERS": _check_dead_letters,
 }
 
 
 Run = Literal["here", "worker", "never", "auto"]
 MEMORY: Final = "django_gomq.backends.memory.MemoryBackend"
+BACKENDS: Final = (
+    MEMORY,
+    "django_gomq.backends.database.DatabaseBackend",
+    "django_gomq.backends.redis.RedisBackend",
+)
+"""The backends that come with the package."""
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,13 +384,16 @@ class MetricsConfig:
     port_range: tuple[int, int] | None = None
     """First and last port; each process serves its own numbers on a free one."""
     port_address: str = "127.0.0.1"
+    undeclared_events: int = 0
+    """How many event types that nobody declared are labels of their own."""
 
     def admits(self, authorization: str) -> bool:
-        """Whether this Authorization header will do, where access is by token."""
+        """Whether this Authorization header will do, by itself."""
         if self.access != "token":
-            return True
-        given = authorization.removeprefix("Bearer ")
-        return secrets.compare_digest(given.encode(), self.token.encode())
+            return self.access == "open"
+        scheme, _, given = authorization.partition(" ")
+        is_right = secrets.compare_digest(given.lstrip().encode(), self.token.encode())
+        return is_right and scheme.lower() == "bearer"
 
 
 class TracingConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,9 +421,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 8
     """Handler threads of a process, shared by all consumers."""
     emit_on_commit: bool = True
+    emit_using: str | None = None
+    """Whose commit events wait for where several transactions are open; None: all."""
     no_consumer: Literal["warn", "raise", "ignore"] = "warn"
     drain_timeout: float | None = None
-    """Seconds that a stop waits for what was accepted; None: 10, 1 in runserver."""
+    """Seconds that a stop waits for what was accepted; None: by what ends."""
+    idle_commands: tuple[str, ...] = ()
+    """More management commands in which no consumer runs."""
     flush_timeout: float = 0.1
     """Seconds that a commit in a request waits for room."""
     max_body_bytes: int = 262_144
@@ -348,7 +438,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     metrics: MetricsConfig = msgspec.field(default_factory=MetricsConfig)
     tracing: TracingConfig = msgspec.field(default_factory=TracingConfig)
     dead_letters: Mapping[str, Any] = msgspec.field(default_factory=dict)
-    """``KEEP``: how many the memory backend keeps."""
+    """``KEEP``: how many a process keeps of brokers whose server keeps none; ``USING``
+    and ``KEEP_STORED``: the database with those of all processes, and how many of each
+    broker; ``REDACT``: what hides data."""
 
 
 def load(raw: Mapping[str, Any] | None) -> Config:
@@ -362,9 +454,18 @@ def load(raw: Mapping[str, Any] | None) -> Config:
 
 def _read(raw: Mapping[str, Any]) -> Config:
     values = {key.lower(): value for key, value in raw.items()}
-    for key in ("events", "hooks", "autodiscover", "autodiscover_exclude"):
+    for key in (
+        "events",
+        "hooks",
+        "autodiscover",
+        "autodiscover_exclude",
+        "idle_commands",
+    ):
         if key in values:
             values[key] = tuple(values[key])
+    for key in ("drain_timeout", "flush_timeout"):
+        if key in values:
+            values[key] = seconds_of(values[key])
     if "brokers" in values:
         values["brokers"] = {
             alias: BrokerConfig(**_lower(entry))

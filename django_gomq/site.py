@@ -4,40 +4,58 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from typing import Final
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
-from django.core.signals import request_started
 from django.utils.module_loading import import_string
 
-from django_gomq.bus.backend import Backend
+from django_gomq.bus.backend import Capabilities
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.codec import JsonCodec
+from django_gomq.bus.consumer import Consumer
+from django_gomq.bus.data.codec import JsonCodec
+from django_gomq.bus.declarations.fields import check_fields
+from django_gomq.bus.durations import timeout_of
 from django_gomq.bus.errors import ConfigurationError
-from django_gomq.bus.event import event_classes
+from django_gomq.bus.event import declared_types, definitions, event_classes
 from django_gomq.bus.hooks import Hook
 from django_gomq.bus.patterns import Pattern
-from django_gomq.bus.process.fork import Process, current
+from django_gomq.bus.process.clock import Clock
+from django_gomq.bus.process.fork import Process, current, may_start
 from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.bus.process.timers import Deadline
 from django_gomq.bus.registry import Registry, registry
 from django_gomq.bus.stats import Remainder
 from django_gomq.bus.worker.worker import Worker
+from django_gomq.capturing import is_live
 from django_gomq.conf import RUNS, BrokerConfig, Config, Run, load
-from django_gomq.database import DjangoEnvironment
-from django_gomq.discovery import Skipped, discover, label_of
+from django_gomq.database import DjangoEnvironment, check_atomic
+from django_gomq.discovery import discover, label_of
 from django_gomq.emitters import Emitters, Routes, adapt
-from django_gomq.process_role import drain_timeout, runs_here
-from django_gomq.shutdown import ShutdownCoordinator
-from django_gomq.testing import modes
+from django_gomq.loading.backends import maker_of, try_options
+from django_gomq.observers import (
+    METRICS,
+    import_observers,
+    make_hooks,
+    show_metrics,
+)
+from django_gomq.process.role import (
+    drain_timeout,
+    may_wait,
+    runs_here,
+    signal_timeout,
+)
+from django_gomq.process.shutdown import ShutdownCoordinator, Tell
+
+REPORTING: Final = "django_gomq.operations.reporter.Reporting"
 
 logger = logging.getLogger("gomq.hooks")
-
-_NO_HOOK: Final = "GOMQ['HOOKS']: %s could not be made; the bus goes on without it"
+registrations = logging.getLogger("gomq.registry")
 
 
 class Site:
@@ -52,12 +70,20 @@ class Site:
         self.consumers = registry.consumers(config.consumers)
         self._routes = Routes(config.routes)
         self.route = self._routes.alias_of
-        self._check_databases()
+        for consumer in self.consumers:
+            is_set = "atomic" in config.consumers.get(consumer.name, ())
+            check_atomic(consumer, "GOMQ['CONSUMERS']: " if is_set else "")
+        self.capabilities: dict[str, Capabilities] = {}
+        self._databases: dict[str, str] = {}
+        self.outboxes: dict[str, str] = {}
+        """The alias of the database that events of a broker are forwarded from, by that
+        of the broker."""
+        make_keeping = import_string("django_gomq.dead_letters.store.make_keeping")
+        self._keeping = make_keeping(config, self._databases, _source(config))
+        self._reporting = import_string(REPORTING)(self)
         self._environment = DjangoEnvironment()
         self._workers: WeakKeyDictionary[Process, Worker] = WeakKeyDictionary()
         self._ended_in: Process | None = None
-        self.drain_timeout = drain_timeout(config.drain_timeout)
-        """Seconds that a stop may wait for what was accepted."""
         self._hooks: WeakKeyDictionary[Process, Sequence[Hook]] = WeakKeyDictionary()
         self.brokers = {
             alias: self._make_broker(alias, entry)
@@ -67,49 +93,82 @@ class Site:
             self.route, self.brokers, self.codec, config.max_body_bytes
         )
 
-    def _check_databases(self) -> None:
-        for consumer in self.consumers:
-            using = consumer.atomic
-            if isinstance(using, str) and using not in settings.DATABASES:
-                known = ", ".join(map(repr, settings.DATABASES))
-                raise ConfigurationError(
-                    f"Consumer {consumer.name!r}: atomic={using!r} names no database; "
-                    f"there are {known}.",
-                    consumer=consumer.name,
-                )
+    def add(self, consumer: Consumer) -> None:
+        """Run a consumer that was registered after the site was made.
+
+        Raises ConfigurationError if a backend cannot run it, or its name is taken.
+        """
+        check_atomic(consumer)
+        shares = {
+            alias: share
+            for alias in self.brokers
+            if (share := self._routes.share_of(consumer, alias)) is not None
+        }
+        for alias, share in shares.items():
+            self.capabilities[alias].check(share)
+        for alias, share in shares.items():
+            self.brokers[alias].add(share)
+        self.consumers.append(consumer)
 
     def _make_broker(self, alias: str, entry: BrokerConfig) -> Broker:
-        backend = _import_backend(entry)
-        make_backend = functools.partial(backend, **entry.options)
-        capabilities = _try_options(alias, make_backend).capabilities
+        make_backend = maker_of(alias, entry)
+        tried = try_options(alias, make_backend)
+        capabilities = self.capabilities[alias] = tried.capabilities
+        if tried.database is not None and tried.relays:
+            self.outboxes[alias] = tried.database
+        elif tried.database is not None:
+            other = self._databases.setdefault(tried.database, alias)
+            _refuse_shared(tried.database, other, alias)
         if entry.run == "worker" and not capabilities.durable:
             raise ConfigurationError(
                 f"GOMQ['BROKERS'][{alias!r}]: RUN 'worker' needs a backend with a "
                 "server; memory consumers run where events are emitted.",
                 broker=alias,
             )
-        shares = [self._routes.share_of(consumer, alias) for consumer in self.consumers]
-        consumers = [consumer for consumer in shares if consumer is not None]
+        consumers = self.consumers_of(alias)
         for consumer in consumers:
             capabilities.check(consumer)
-        return Broker(
+        broker = Broker(
             make_backend,
             alias,
             consumers=consumers,
             hooks=self._get_hooks,
             get_worker=self._get_worker,
-            declared=self._declared(alias),
-            may_start=functools.partial(self._may_start, entry.run),
+            declared=functools.partial(self._declared, alias),
+            may_start=functools.partial(
+                self._may_start, entry.run, has_server=capabilities.durable
+            ),
+            may_wait=may_wait,
             drain_timeout=self.drain_timeout,
             max_body_bytes=self.config.max_body_bytes,
-            source=self.config.source or _project(),
-            kept_dead_letters=self.config.dead_letters.get("KEEP"),
+            source=_source(self.config),
+            keeping=self._keeping,
             wait_buckets=self.config.metrics.wait_buckets,
             handler_buckets=self.config.metrics.handler_buckets,
         )
+        broker.on_start = self._attend
+        return broker
+
+    def _attend(self, broker: Broker) -> None:
+        """Do what a broker needs that is used in this process, though it may not start.
+
+        Where processes share their numbers, one that only emits has to write its own.
+        """
+        self._reporting.attend(broker)
+        shares = (
+            self.config.metrics.enabled and "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        )
+        if shares and may_start():
+            with suppress(RuntimeError, MemoryError, OSError):  # the next one tries
+                self._get_worker().timers.start()
+
+    def consumers_of(self, alias: str) -> list[Consumer]:
+        """Return the consumers in the code with the types that this broker has."""
+        shares = [self._routes.share_of(consumer, alias) for consumer in self.consumers]
+        return [share for share in shares if share is not None]
 
     def _declared(self, alias: str) -> list[str]:
-        names = {cls.__event_type__ for cls in event_classes()}
+        names = declared_types()
         names.update(self.config.events)
         for consumer in self.consumers:
             names.update(text for text in consumer.types if Pattern(text).is_exact)
@@ -119,26 +178,8 @@ class Site:
         process = current()
         with process.lock:
             if process not in self._hooks:
-                self._hooks[process] = self._make_hooks()
+                self._hooks[process] = make_hooks(self.config)
             return self._hooks[process]
-
-    def _make_hooks(self) -> Sequence[Hook]:
-        """Choose the observers, once in each process, when its first broker lives."""
-        load = import_string
-        hooks: list[Hook] = [load("django_gomq.observability.logs.LogHook")()]
-        if load("django_gomq.observability.logs.ContextFilter").in_use:
-            hooks.append(load("django_gomq.observability.logs.ContextHook")())
-        if self._is_traced():
-            make = load("django_gomq.observability.tracing.TracingHook")
-            hooks.append(make(consumer=self.config.tracing.consumer))
-        return hooks + [hook for path in self.config.hooks for hook in _make_hook(path)]
-
-    def _is_traced(self) -> bool:
-        enabled = self.config.tracing.enabled
-        if enabled is None:
-            is_configured = "django_gomq.observability.tracing.is_sdk_configured"
-            return bool(import_string(is_configured)())
-        return enabled
 
     def _get_worker(self) -> Worker:
         process = current()
@@ -157,80 +198,104 @@ class Site:
             return worker
 
     @property
+    def databases(self) -> Mapping[str, str]:
+        """The alias of the broker that keeps its tables in a database, by that."""
+        return self._databases
+
+    @property
     def worker(self) -> Worker | None:
         """The worker of this process, if a broker has needed one."""
         return self._workers.get(current())
 
-    def _may_start(self, run: Run) -> bool:
+    def _may_start(self, run: Run, *, has_server: bool) -> bool:
         # What came after the end would start threads that nobody stops.
-        return self._ended_in is not current() and runs_here(run)
+        is_open = self._ended_in is not current()
+        return is_open and self._runs_here(run, has_server=has_server)
+
+    def _runs_here(self, run: Run, *, has_server: bool = False) -> bool:
+        return runs_here(run, self.config.idle_commands, has_server=has_server)
+
+    def starts_by_itself(self, broker: Broker) -> bool:
+        """Whether a broker with a server runs its consumers here without a command."""
+        run = self.config.brokers[broker.alias].run
+        is_durable = broker.capabilities.durable
+        return is_durable and self._may_start(run, has_server=True)
+
+    def goes_on(self, broker: Broker) -> bool:
+        """Whether its consumers may have spilled what is to be handled here."""
+        run = self.config.brokers[broker.alias].run
+        if not broker.spills or self.capabilities[broker.alias].settles:
+            return False
+        return is_live() and self._may_start(run, has_server=False)
 
     @property
     def may_run(self) -> bool:
         """Whether an emit may start consumers in this process."""
-        return any(runs_here(entry.run) for entry in self.config.brokers.values())
+        return any(self._runs_here(entry.run) for entry in self.config.brokers.values())
 
-    def close(self, timeout: float | None = None) -> list[Remainder]:
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds that a stop may wait for what was accepted, as things are now."""
+        return drain_timeout(self.config.drain_timeout)
+
+    def finish(self) -> bool:
+        """Wait until what was accepted is finished, and go on; return whether it is.
+
+        Blocks up to ``DRAIN_TIMEOUT``, of a command without limit.
+        """
+        end = Clock.monotonic() + self.drain_timeout
+        while self._has_work(left := max(0.0, end - Clock.monotonic())) and left:
+            for broker in self.brokers.values():  # each may emit into the others
+                broker.finish(left)
+        return not self._has_work(math.inf)
+
+    def _has_work(self, seconds: float) -> bool:
+        return any(broker.has_work(seconds) for broker in self.brokers.values())
+
+    def close(
+        self, timeout: float | timedelta | None = None, tell: Tell | None = None
+    ) -> list[Remainder]:
         """Drain and stop what runs in this process, where nothing starts again.
 
         Blocks up to ``timeout`` seconds (``DRAIN_TIMEOUT`` by default) for all brokers
-        together, and about one more. Returns what was left by those that it stopped.
-        Idempotent; a second caller waits for the first.
+        together, and about one more. Returns what was left by those that it stopped,
+        which ``tell`` is told while log lines have a thread. Idempotent; a second
+        caller waits for the first, and may give it less time.
         """
         self._ended_in = current()
-        deadline = Deadline.after(self.drain_timeout if timeout is None else timeout)
+        limit = timeout_of(timeout)
+        deadline = Deadline.after(self.drain_timeout if limit is None else limit)
         stopped: list[Remainder] = []
         for broker in self.brokers.values():
             was_started = broker.is_started
-            if was_started or broker.is_closed:
+            # One that only asked its server something has connections to close.
+            is_linked = broker.is_used and broker.capabilities.durable
+            if was_started or broker.is_closed or is_linked:
                 remainder = broker.close(deadline.left())
                 stopped += [remainder] if was_started else []
-        if self.worker is not None:
-            self.worker.stop(timeout=0.5)
+        self._reporting.end()
+        worker = self.worker
+        if worker is not None:
+            if stopped and tell is not None:
+                tell(stopped, worker.housekeeping.hand_over)
+            worker.stop(timeout=0.5)
         return stopped
 
 
-def _project() -> str:
-    """Return who this site is on the wire, where ``SOURCE`` does not say."""
-    return str(getattr(settings, "ROOT_URLCONF", "")).partition(".")[0] or "django"
-
-
-def _import_backend(entry: BrokerConfig) -> type[Backend]:
-    try:
-        backend = import_string(entry.backend)
-    except ImportError as error:
+def _refuse_shared(database: str, other: str, alias: str) -> None:
+    if other != alias:
         raise ConfigurationError(
-            f"GOMQ['BROKERS']: BACKEND {entry.backend!r} cannot be imported: {error}"
-        ) from error
-    if not (isinstance(backend, type) and issubclass(backend, Backend)):
-        raise ConfigurationError(
-            f"GOMQ['BROKERS']: BACKEND {entry.backend!r} is no Backend class."
+            f"GOMQ['BROKERS']: {other!r} and {alias!r} keep their tables in one "
+            f"database, {database!r}, where each would dispatch the other's events: "
+            "give one of them OPTIONS['using'] of another, or route to one broker.",
+            broker=alias,
         )
-    return backend
 
 
-def _try_options(alias: str, make_backend: functools.partial[Backend]) -> Backend:
-    """Make a backend once, so that wrong options are told now and not at an emit."""
-    try:
-        return make_backend()
-    except (TypeError, ConfigurationError) as error:
-        raise ConfigurationError(
-            f"GOMQ['BROKERS'][{alias!r}]['OPTIONS']: {error}", broker=alias
-        ) from error
-
-
-def _make_hook(path: str) -> Sequence[Hook]:
-    """Make one of the site's own hooks, or say why not: it is no reason to refuse."""
-    try:
-        hook = import_string(path)()
-        if isinstance(hook, Hook):
-            return [hook]
-        problem: Exception = TypeError(f"it made {hook!r:.200}, which is no Hook")
-    except Exception as error:  # noqa: BLE001 - a hook's bug
-        problem = error
-    fields = {"gomq_hook": path}
-    write_log(logger, logging.ERROR, _NO_HOOK, path, fields=fields, error=problem)
-    return []
+def _source(config: Config) -> str:
+    """Return who this site is on the wire: where ``SOURCE`` does not say, its name."""
+    project = str(getattr(settings, "ROOT_URLCONF", "")).partition(".")[0]
+    return config.source or project or "django"
 
 
 class Brokers(Mapping[str, Broker]):
@@ -239,15 +304,19 @@ class Brokers(Mapping[str, Broker]):
     def __init__(self) -> None:
         self.site: Site | None = None
         """What ``ready()`` set up; None where django_gomq is not installed."""
+        self.failure: ConfigurationError | None = None
+        """Why there is no site, in a command that reports what is wrong."""
 
-    def set_up(self, site: Site | None) -> None:
+    def set_up(
+        self, site: Site | None, failure: ConfigurationError | None = None
+    ) -> None:
         """Use this configuration from now on."""
-        self.site = site
+        self.site, self.failure = site, failure
 
     def __getitem__(self, alias: str) -> Broker:
         """Return a broker; raises ConfigurationError for an unknown alias."""
         if self.site is None:
-            raise ConfigurationError(
+            raise self.failure or ConfigurationError(
                 "django_gomq is not set up: add 'django_gomq' to INSTALLED_APPS and "
                 "let django.setup() run first."
             )
@@ -277,52 +346,71 @@ def get_broker(alias: str = "default") -> Broker:
     return brokers[alias]
 
 
-_METRICS: Final = "django_gomq.observability.metrics"
-
-skipped: list[Skipped] = []
-"""Consumer modules that were not used, for the system check."""
-
-
 def set_up() -> None:
     """Read GOMQ, import consumers, make brokers. Raises ConfigurationError."""
     config = load(getattr(settings, "GOMQ", None))
     check_environment(os.environ)
-    modes.after_live = renew
     registry.label_of = label_of
-    skipped[:] = discover(config)
+    registry.on_added = None
+    discover(config)
+    _run_by(config)
+
+
+def _run_by(config: Config) -> None:
     brokers.set_up(Site(config, registry))
-    _show_metrics(config)
+    registry.on_added, definitions.on_defined = _add_late, _forget_plan
+    import_observers(config)
+    show_metrics(config, brokers.values, get_worker, _may_serve)
 
 
-def _show_metrics(config: Config) -> None:
-    if config.metrics.enabled:
-        directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        install = import_string(f"{_METRICS}.install")
-        collector = install(brokers.values, get_worker, directory=directory)
-    elif _METRICS in sys.modules:  # shown so far: the settings were changed
-        import_string(f"{_METRICS}.uninstall")()
-    if config.metrics.enabled and config.metrics.port_range:
-        _serve_metrics(config, collector)
-    elif _METRICS in sys.modules:
-        import_string(f"{_METRICS}.stop_serving")()
-        request_started.disconnect(dispatch_uid=_METRICS)
+def tell_wrong_events() -> None:
+    """Log each Event class with a field that cannot be: no emit of it will work."""
+    for event_class in event_classes():
+        try:
+            check_fields(event_class)
+        except ConfigurationError as error:
+            write_log(registrations, logging.ERROR, "%s", error)
 
 
-def _serve_metrics(config: Config, collector: object) -> None:
-    def may_serve() -> bool:
-        runs = {broker.run for broker in config.brokers.values()}
-        return modes.is_live() and (_is_running() or any(map(runs_here, runs)))
+def _forget_plan(event_type: str) -> None:
+    """Have a class that was defined late check what is emitted by its name."""
+    if brokers.site is not None:
+        brokers.site.emitters.known.pop(event_type, None)
 
-    metrics = config.metrics
-    import_string(f"{_METRICS}.serve_on")(
-        collector,
-        metrics.port_range,
-        address=metrics.port_address,
-        admits=metrics.admits,
-        may_serve=may_serve,
-    )
-    ensure_served = import_string(f"{_METRICS}.ensure_served")
-    request_started.connect(ensure_served, dispatch_uid=_METRICS)
+
+def _add_late(consumer: Consumer, was_there: bool) -> None:
+    """Run what a view, a shell or an AppConfig registers after ``ready()``."""
+    site = brokers.site
+    if site is None:
+        return
+    if was_there:  # a reloaded module: its deliveries under way belong to the old one
+        write_log(
+            registrations,
+            logging.WARNING,
+            "Consumer %s was registered again: this process goes on with the handler "
+            "that it had until it is started again",
+            consumer.name,
+            fields={"gomq_consumer": consumer.name},
+        )
+        return
+    site.add(consumer)
+
+
+def use(config: Config) -> None:
+    """Run by this configuration from now on, instead of that of the settings.
+
+    For a command whose options say more. Raises ConfigurationError.
+    """
+    close()
+    registry.on_added = None
+    _run_by(config)
+
+
+def _may_serve() -> bool:
+    """Whether this process has numbers that are worth a port."""
+    site = brokers.site
+    may_run = site is not None and site.may_run
+    return is_live() and (_is_running() or may_run)
 
 
 def get_worker() -> Worker | None:
@@ -345,22 +433,41 @@ def renew() -> None:
     set_up()
 
 
-def close() -> Sequence[Remainder]:
+def close(timeout: float | None = None, tell: Tell | None = None) -> None:
     """Drain and stop what runs in this process; at its end, or before a new setup."""
     site = brokers.site
-    if site is None:
-        return ()
-    stopped = site.close()
-    if site.config.metrics.enabled:
-        import_string(f"{_METRICS}.end")()
-    return stopped
+    if site is not None:
+        site.close(timeout, tell)
+        if site.config.metrics.enabled:
+            import_string(f"{METRICS}.end")()
 
 
 def _is_running() -> bool:
     return any(broker.is_started for broker in brokers.values())
 
 
-coordinator: Final = ShutdownCoordinator(close, _is_running)
+class _Bus:
+    """The site of this moment, as the end of the process sees it."""
+
+    may_wait = staticmethod(may_wait)
+    close = staticmethod(close)
+
+    def is_due(self) -> bool:
+        return _is_running() or any(broker.is_draining for broker in brokers.values())
+
+    def signal_timeout(self) -> float:
+        site = brokers.site
+        return signal_timeout(site.config.drain_timeout if site is not None else None)
+
+    def logging_hangs(self) -> bool:
+        worker = get_worker()
+        return worker is not None and worker.housekeeping.is_stuck
+
+    def finish(self) -> bool:
+        return brokers.site is None or brokers.site.finish()
+
+
+coordinator: Final = ShutdownCoordinator(_Bus())
 """What drains when the process ends."""
 
 

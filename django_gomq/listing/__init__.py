@@ -1,0 +1,1 @@
+"""Who emits and who listens, from a site and from its source."""
