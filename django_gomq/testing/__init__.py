@@ -1,8 +1,39 @@
-"""Tests of users: capture what was emitted; no query, no thread, no queue."""
+"""Tests of users: capture what was emitted, run handlers, or run the whole bus."""
 
 from __future__ import annotations
 
-from .capture import CapturedEvents, assert_emitted, capture
-from .modes import live
+from django_gomq.bus.delivery import Ack, DeadLettered, Dropped, Outcome, RetryAfter
 
-__all__ = ["CapturedEvents", "assert_emitted", "capture", "live"]
+from .captured import (
+    CapturedEvents,
+    assert_emitted,
+    assert_not_emitted,
+    assert_nothing_emitted,
+    capture,
+)
+from .handling import HandledMessage, assert_listening, call
+from .inline import InlineEvents, inline
+from .kit import Gomq, GomqTestMixin
+from .live import LiveBus, live
+
+__all__ = [
+    "Ack",
+    "CapturedEvents",
+    "DeadLettered",
+    "Dropped",
+    "Gomq",
+    "GomqTestMixin",
+    "HandledMessage",
+    "InlineEvents",
+    "LiveBus",
+    "Outcome",
+    "RetryAfter",
+    "assert_emitted",
+    "assert_listening",
+    "assert_not_emitted",
+    "assert_nothing_emitted",
+    "call",
+    "capture",
+    "inline",
+    "live",
+]
