@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from argparse import (
     ArgumentParser,
     ArgumentTypeError,
@@ -22,8 +23,9 @@ import msgspec
 from django.core.management.base import CommandError
 
 from django_gomq.management.subcommand import Write
+from django_gomq.management.tables import WIDTH
 
-HELP: Final = "Write the boards for Grafana and the rules for Prometheus to a folder."
+HELP: Final = "Write boards for Grafana and rules for Prometheus to a folder."
 USAGE_ERROR: Final = 2
 
 _FOLDER: Final = resources.files("django_gomq") / "dashboards"
@@ -226,4 +228,9 @@ def _threshold(text: str) -> tuple[str, str]:
 
 def _explain() -> Iterator[str]:
     for name, item in DEFAULTS.thresholds.items():
-        yield f"  {f'{name}={item.default}':<22}  {item.help} ({item.unit})"
+        lines = textwrap.wrap(f"{item.help} ({item.unit})", WIDTH - _INDENT)
+        yield f"  {f'{name}={item.default}':<22}  {lines[0]}"
+        yield from (" " * _INDENT + line for line in lines[1:])
+
+
+_INDENT: Final = 26

@@ -24,6 +24,6 @@ class Subcommand(Protocol):
         """Do it and return the exit code.
 
         ``options`` are those of the subcommand and of every Django command, and
-        ``is_terminal``. Raises CommandError, with a ``returncode``, for what the user
-        has to change.
+        ``is_terminal`` and ``screen``, on which tables are drawn. Raises CommandError,
+        with a ``returncode``, for what the user has to change.
         """

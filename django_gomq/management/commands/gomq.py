@@ -7,15 +7,39 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from django_gomq.management import dashboards, listing, stats
+from django_gomq.management import (
+    dashboards,
+    dead_letters,
+    doctor,
+    history,
+    listing,
+    operators,
+    setup,
+    stats,
+    tail,
+    tree,
+    worker,
+)
 from django_gomq.management.subcommand import Subcommand
+from django_gomq.management.tables import screen_of
 
 SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
     "dashboards": dashboards,
+    "dead-letters": dead_letters,
+    "doctor": doctor,
     "list": listing,
+    "pause": operators.PAUSE,
+    "prune": history.PRUNE,
+    "replay": history.REPLAY,
+    "resize": operators.RESIZE,
+    "resume": operators.RESUME,
+    "setup": setup,
     "stats": stats,
+    "tail": tail,
+    "tree": tree,
+    "worker": worker,
 }
 USAGE_ERROR: Final = 2
 
@@ -47,7 +71,13 @@ class Command(BaseCommand):
         if name is None:
             self.stderr.write(f"usage: {_usage('manage.py gomq')}")
             sys.exit(USAGE_ERROR)
+        _refuse_undecodable(options)
         options["is_terminal"] = self.stdout.isatty()
+        options["screen"] = screen_of(
+            self.stdout,
+            no_color=options["no_color"],
+            force_color=options["force_color"],
+        )
         code = SUBCOMMANDS[name].run(options, self._write)
         if code:
             sys.exit(code)
@@ -55,6 +85,26 @@ class Command(BaseCommand):
     def _write(self, text: str) -> None:
         self.stdout.write(text)
         self.stdout.flush()
+
+
+def _refuse_undecodable(options: Mapping[str, Any]) -> None:
+    """Raise CommandError for an argument whose bytes are no text in this locale."""
+    for name, value in options.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not _is_decoded(text):
+                raise CommandError(
+                    f"{name} is {text!r:.120}: its bytes are no text in the encoding "
+                    f"of this terminal, {sys.getfilesystemencoding()}.",
+                    returncode=USAGE_ERROR,
+                )
+
+
+def _is_decoded(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _usage(program: str) -> str:

@@ -8,9 +8,14 @@ from typing import Any, Final
 
 import msgspec
 
-from django_gomq.management.tables import Cell, make_table
-
-from .overview import BrokerRow, ConsumerRow, EmitCall, EventRow, Overview
+from django_gomq.listing.overview import (
+    BrokerRow,
+    ConsumerRow,
+    EmitCall,
+    EventRow,
+    Overview,
+)
+from django_gomq.management.tables import Cell, Marked, Screen
 
 
 def as_json(overview: Overview) -> str:
@@ -111,32 +116,32 @@ def _listens(overview: Overview) -> Iterator[str]:
             yield f"event{index_of[event]} {arrow} consumer{number}"
 
 
-def as_table(overview: Overview) -> str:
+def as_table(overview: Overview, screen: Screen) -> str:
     """Return the tables and the warnings as text."""
+    is_one = len(overview.brokers) == 1
     parts = [
-        make_table(
+        screen.table(
             "Events",
-            ("event", "version", "broker", "emitted at", "consumers"),
-            [_event(event) for event in overview.events],
-            right=["version"],
+            ("event", *_unless(is_one, "broker"), "emitted at", "consumers"),
+            [_event(event, is_one) for event in overview.events],
         ),
-        make_table(
+        screen.table(
             "Consumers",
-            ("consumer", "listens to", "broker", "options"),
-            [_consumer(consumer) for consumer in overview.consumers],
+            ("consumer", "listens to", *_unless(is_one, "broker"), "options"),
+            [_consumer(consumer, is_one) for consumer in overview.consumers],
         ),
-        make_table(
+        screen.table(
             "Brokers",
             ("broker", "backend", "run", "capacity", "capabilities"),
             [_broker(broker) for broker in overview.brokers],
             right=["capacity"],
         ),
-        make_table(
+        screen.table(
             "Routes",
             ("events", "broker"),
             [(route.pattern, route.broker) for route in overview.routes],
         ),
-        make_table(
+        screen.table(
             "Emits of which only a run tells the event",
             ("at", "call", "event"),
             [
@@ -145,21 +150,33 @@ def as_table(overview: Overview) -> str:
             ],
         ),
     ]
-    warnings = "\n".join(f"warning: {warning.text}" for warning in overview.warnings)
-    return "\n\n".join(filter(None, [*parts, warnings]))
+    warnings = [
+        screen.sentence("WARNING", f"warning: {warning.text}")
+        for warning in overview.warnings
+    ]
+    parts.append("\n".join(warnings))
+    return "\n\n".join(filter(None, parts))
 
 
-def _event(event: EventRow) -> Sequence[Cell]:
+def _unless(is_left_out: bool, *cells: Cell) -> Sequence[Any]:
+    return () if is_left_out else cells
+
+
+def _event(event: EventRow, is_one: bool) -> Sequence[Cell]:
     places = list(dict.fromkeys(emitter.where for emitter in event.emitters))
-    version = "-" if event.version is None else str(event.version)
-    return event.type, version, event.broker, places or "-", event.consumers or "-"
+    broker = _unless(is_one, event.broker)
+    return _named(event), *broker, places or "-", event.consumers or _UNHEARD
 
 
-def _consumer(consumer: ConsumerRow) -> Sequence[Cell]:
+_UNHEARD: Final = Marked("-", "WARNING")
+
+
+def _consumer(consumer: ConsumerRow, is_one: bool) -> Sequence[Cell]:
     options = [
         f"{name}={_written(option)}" for name, option in consumer.options.items()
     ]
-    return consumer.name, consumer.types, consumer.brokers, options or "-"
+    brokers = _unless(is_one, consumer.brokers)
+    return consumer.name, consumer.types, *brokers, options or "-"
 
 
 def _written(value: Any) -> str:

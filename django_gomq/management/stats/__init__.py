@@ -11,9 +11,7 @@ from .arguments import add_arguments
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP: Final = (
-    "Show what waits, runs, failed and was dropped; exit codes fit for probes."
-)
+HELP: Final = "Show what waits, runs, failed and was dropped; fit for probes."
 
 
 def run(options: Mapping[str, Any], write: Write) -> int:

@@ -7,6 +7,8 @@ from argparse import ArgumentParser, ArgumentTypeError
 from typing import Final
 from urllib.parse import urlsplit
 
+from django_gomq.bus.durations import seconds_of
+
 DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -16,7 +18,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     sources.add_argument(
         "--url",
         type=_address,
-        help="a metrics page, such as http://127.0.0.1:8000/gomq/metrics",
+        help="a metrics page; by default those of METRICS['PORT_RANGE'] here, or "
+        "http://127.0.0.1:8000/gomq/metrics",
     )
     sources.add_argument(
         "--dir",
@@ -29,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=_positive,
+        type=positive,
         default=5.0,
         metavar="SECONDS",
         help="how long the page may take (default: 5)",
@@ -38,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON in place of tables")
     parser.add_argument(
         "--watch",
-        type=_positive,
+        type=positive,
         nargs="?",
         const=2.0,
         metavar="SECONDS",
@@ -94,12 +97,13 @@ def _not_negative(text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 <= number < math.inf:
+    if seconds_of(number) is None:
         raise ArgumentTypeError(f"{text!r:.200} is no number of seconds")
     return number
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """Read a number of seconds above 0; for an ``ArgumentParser``."""
     number = _not_negative(text)
     if not number:
         raise ArgumentTypeError("0 seconds are too few")

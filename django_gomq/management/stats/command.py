@@ -11,15 +11,18 @@ from threading import Event
 from typing import Any, Final, Protocol
 
 from django.core.management.base import CommandError
+from django.urls import reverse
 from prometheus_client.metrics_core import Metric
 
+from django_gomq.conf import MetricsConfig
 from django_gomq.management.subcommand import Write
+from django_gomq.management.tables import Screen
 from django_gomq.site import brokers
 
 from .arguments import DIRECTORY
 from .numbers import CANNOT_READ, FINE, Limits, Snapshot, rates_between, take
 from .render import as_data, as_table
-from .sources import Page, SharedNumbers
+from .sources import LocalPages, Page, SharedNumbers
 
 Tell = Callable[[Snapshot | str], None]
 """Shows a snapshot, or what kept it from being one."""
@@ -85,35 +88,50 @@ class Source(Protocol):
 def show(options: Mapping[str, Any], write: Write) -> int:
     """Show the numbers once, or until Ctrl-C; return the exit code."""
     source = _source(options)
+    screen: Screen = options["screen"]
     limits = Limits(max_depth=options["max_depth"], max_age=options["max_age"])
     if options["watch"] is None:
         snapshot = _snapshot(source, limits)
-        write(_as_document(snapshot) if options["json"] else as_table(snapshot))
+        is_json = options["json"]
+        write(_as_document(snapshot) if is_json else as_table(snapshot, screen))
         return snapshot.exit_code
-    tell = _as_lines(write) if options["json"] else _as_blocks(write, options)
+    tell = _as_lines(write) if options["json"] else _as_blocks(write, screen, options)
     return Watch(lambda: _snapshot(source, limits), tell).run(options["watch"])
 
 
 def _source(options: Mapping[str, Any]) -> Source:
+    config = _config()
+    token = options["token"] or (config.token if config.access == "token" else "")
+    timeout = options["timeout"]
     if options["url"] is not None:
-        token = options["token"] or _token_of_settings()
-        return Page(options["url"], token=token, timeout=options["timeout"])
+        return Page(options["url"], token=token, timeout=timeout)
     directory = options["dir"] or os.environ.get(DIRECTORY)
-    if not directory:
-        raise CommandError(
-            "Where are the numbers? Give --url http://host:port/gomq/metrics, the page "
-            f"of a running server, or --dir (or {DIRECTORY} in the environment), the "
-            "directory that its processes share.",
-            returncode=CANNOT_READ,
-        )
-    return SharedNumbers(directory)
+    if directory:
+        return SharedNumbers(directory)
+    first, last = config.port_range or (1, 0)
+    host = _REACHED_BY.get(config.port_address, config.port_address)
+    return LocalPages(
+        range(first, last + 1),
+        f"[{host}]" if ":" in host else host,
+        _path(),
+        token=token,
+        timeout=timeout,
+    )
 
 
-def _token_of_settings() -> str:
-    site = brokers.site
-    if site is None or site.config.metrics.access != "token":
-        return ""
-    return site.config.metrics.token
+_REACHED_BY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound
+
+
+def _config() -> MetricsConfig:
+    return brokers.site.config.metrics if brokers.site else MetricsConfig()
+
+
+def _path() -> str:
+    """Return where this site has its page, or where most have it."""
+    try:
+        return reverse("gomq:metrics")
+    except Exception:  # noqa: BLE001 - no such URL, or whatever a URLconf raises
+        return "/gomq/metrics"
 
 
 def _snapshot(source: Source, limits: Limits) -> Snapshot:
@@ -140,12 +158,12 @@ def _as_lines(write: Write) -> Tell:
     return tell
 
 
-def _as_blocks(write: Write, options: Mapping[str, Any]) -> Tell:
+def _as_blocks(write: Write, screen: Screen, options: Mapping[str, Any]) -> Tell:
     """Redraw a terminal; write blocks of lines with two empty ones after to a file."""
     before, after = (_CLEAR, "") if options["is_terminal"] else ("", "\n\n")
 
     def tell(found: Snapshot | str) -> None:
-        text = found if isinstance(found, str) else as_table(found)
+        text = found if isinstance(found, str) else as_table(found, screen)
         now = datetime.now(UTC).astimezone().isoformat(" ", "seconds")
         write(f"{before}{now}  {text}\n{after}")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 from prometheus_client.metrics_core import Metric
+
+from django_gomq.bus.counts import OTHER
+from django_gomq.observability.metrics.samples import Key, SampleTable, estimate
 
 FINE: Final = 0
 OVER: Final = 1
@@ -16,33 +17,7 @@ OVER: Final = 1
 CANNOT_READ: Final = 2
 
 
-def estimate(q: float, buckets: Sequence[tuple[float, float]]) -> float | None:
-    """Return about the value that a share ``q`` of all observations is not above.
-
-    ``buckets`` are pairs of upper bound and cumulative count, sorted, the last bound
-    infinite. As Prometheus' ``histogram_quantile`` does, it takes observations to be
-    spread evenly inside a bucket, and answers with the highest finite bound for what is
-    above that. None without observations.
-    """
-    if len(buckets) < 2 or not math.isinf(buckets[-1][0]) or buckets[-1][1] <= 0:  # noqa: PLR2004 - one finite bucket and the infinite
-        return None
-    rank = q * buckets[-1][1]
-    index = next(i for i, (_, count) in enumerate(buckets) if count >= rank)
-    if index == len(buckets) - 1:
-        return buckets[-2][0]
-    lower, below = buckets[index - 1] if index else (0.0, 0.0)
-    upper, count = buckets[index]
-    if count == below:
-        return upper
-    return lower + (upper - lower) * (rank - below) / (count - below)
-
-
-PREFIX: Final = "gomq_"
 _FAILURES: Final = ("error", "timeout", "rejected")
-
-Key = tuple[str, str]
-"""Broker, and consumer or event."""
-Samples = Sequence[tuple[Mapping[str, str], float]]
 
 
 class Quantiles(msgspec.Struct, frozen=True):
@@ -61,6 +36,8 @@ class ConsumerNumbers(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int
     scheduled: int
     in_flight: int
+    spilled: int = 0
+    """In the database, where its overflow is "spill"."""
     oldest_age_seconds: float
     paused: bool
     handled: int
@@ -107,7 +84,7 @@ def take(metrics: Iterable[Metric]) -> Numbers:
 
     Raises ValueError, OverflowError or KeyError for what no count is.
     """
-    table = _Table(metrics)
+    table = SampleTable(metrics)
     consumers = sorted({*table.sums("channel_depth", "consumer")})
     events = sorted({*table.sums("messages_published_total", "event")})
     return Numbers(
@@ -118,51 +95,10 @@ def take(metrics: Iterable[Metric]) -> Numbers:
     )
 
 
-class _Table:
-    """Samples by the name of their series, to be added up."""
-
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._samples: dict[str, list[tuple[Mapping[str, str], float]]]
-        self._samples = defaultdict(list)
-        for metric in metrics:
-            for sample in metric.samples:
-                if sample.name.startswith(PREFIX):
-                    name = sample.name.removeprefix(PREFIX)
-                    self._samples[name].append((sample.labels, sample.value))
-
-    def of(self, name: str) -> Samples:
-        return self._samples.get(name, ())
-
-    def total(self, name: str) -> int:
-        return int(sum(value for _, value in self.of(name)))
-
-    def greatest(self, name: str) -> float:
-        return max((value for _, value in self.of(name)), default=0.0)
-
-    def sums(self, name: str, subject: str) -> Mapping[Key, int]:
-        found: Counter[Key] = Counter()
-        for labels, value in self.of(name):
-            found[_key(labels, subject)] += int(value)
-        return found
-
-    def values(self, name: str, subject: str) -> Mapping[Key, float]:
-        return {_key(labels, subject): value for labels, value in self.of(name)}
-
-    def split(self, name: str, subject: str, by: str) -> Mapping[Key, Counter[str]]:
-        found: dict[Key, Counter[str]] = defaultdict(Counter)
-        for labels, value in self.of(name):
-            found[_key(labels, subject)][labels.get(by, "")] += int(value)
-        return found
-
-    def quantiles(self, name: str) -> Mapping[Key, Quantiles]:
-        found: dict[Key, dict[float, float]] = defaultdict(lambda: defaultdict(float))
-        for labels, value in self.of(f"{name}_bucket"):
-            found[_key(labels, "consumer")][float(labels["le"])] += int(value)
-        return {key: _quantiles(sorted(item.items())) for key, item in found.items()}
-
-
-def _key(labels: Mapping[str, str], subject: str) -> Key:
-    return labels.get("broker", ""), labels.get(subject, "")
+def _all_quantiles(
+    buckets: Mapping[Key, Sequence[tuple[float, float]]],
+) -> Mapping[Key, Quantiles]:
+    return {key: _quantiles(counts) for key, counts in buckets.items()}
 
 
 def _quantiles(buckets: Sequence[tuple[float, float]]) -> Quantiles:
@@ -173,19 +109,20 @@ _UNOBSERVED: Final = Quantiles(None, None)
 _NO_COUNTS: Final[Mapping[str, int]] = {}
 
 
-def _consumers(table: _Table, keys: Iterable[Key]) -> list[ConsumerNumbers]:
+def _consumers(table: SampleTable, keys: Iterable[Key]) -> list[ConsumerNumbers]:
     def sums(name: str) -> Mapping[Key, int]:
         return table.sums(name, "consumer")
 
     depth, capacity = sums("channel_depth"), sums("channel_capacity")
     scheduled, in_flight = sums("messages_scheduled"), sums("messages_in_flight")
     retried, dead = sums("message_retries_total"), sums("messages_dead_lettered_total")
+    spilled = sums("messages_spilled")
     outcomes = table.split("messages_processed_total", "consumer", "outcome")
     dropped = table.split("messages_dropped_total", "consumer", "reason")
-    ages = table.values("channel_oldest_age_seconds", "consumer")
-    paused = table.values("consumer_paused", "consumer")
-    wait = table.quantiles("message_wait_seconds")
-    duration = table.quantiles("handler_duration_seconds")
+    ages = table.greatest_by("channel_oldest_age_seconds", "consumer")
+    paused = table.greatest_by("consumer_paused", "consumer")
+    wait = _all_quantiles(table.buckets("message_wait_seconds"))
+    duration = _all_quantiles(table.buckets("handler_duration_seconds"))
     return [
         ConsumerNumbers(
             broker=key[0],
@@ -194,6 +131,7 @@ def _consumers(table: _Table, keys: Iterable[Key]) -> list[ConsumerNumbers]:
             capacity=capacity.get(key, 0),
             scheduled=scheduled.get(key, 0),
             in_flight=in_flight.get(key, 0),
+            spilled=spilled.get(key, 0),
             oldest_age_seconds=ages.get(key, 0.0),
             paused=paused.get(key, 0.0) > 0,
             handled=outcomes.get(key, _NO_COUNTS).get("success", 0),
@@ -210,7 +148,7 @@ def _consumers(table: _Table, keys: Iterable[Key]) -> list[ConsumerNumbers]:
     ]
 
 
-def _events(table: _Table, keys: Iterable[Key]) -> list[EventNumbers]:
+def _events(table: SampleTable, keys: Iterable[Key]) -> list[EventNumbers]:
     def sums(name: str) -> Mapping[Key, int]:
         return table.sums(name, "event")
 
@@ -221,7 +159,7 @@ def _events(table: _Table, keys: Iterable[Key]) -> list[EventNumbers]:
     rolled_back, delayed = sums("messages_rolled_back_total"), sums("messages_delayed")
     depth, capacity = sums("queue_depth"), sums("queue_capacity")
     refused = table.split("messages_refused_total", "event", "reason")
-    return [
+    rows = [
         EventNumbers(
             broker=key[0],
             event=key[1],
@@ -235,6 +173,12 @@ def _events(table: _Table, keys: Iterable[Key]) -> list[EventNumbers]:
         )
         for key in keys
     ]
+    return [row for row in rows if row.event != OTHER or _has_counts(row)]
+
+
+def _has_counts(row: EventNumbers) -> bool:
+    counts = (row.published, row.unconsumed, row.rolled_back, *row.refused.values())
+    return any(counts)
 
 
 Rate = Mapping[Key, float]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from django_gomq.management.tables import Cell, make_table
+from django_gomq.management.tables import Cell, Marked, Screen
 
 from .numbers import (
     ConsumerNumbers,
@@ -55,31 +55,34 @@ def _rate_data(rate: Rate, row: ConsumerNumbers | EventNumbers) -> float | None:
     return None if found is None else round(found, 3)
 
 
-_TEXTS: Final = frozenset({"broker", "consumer", "event", "dropped", "refused"})
+_TEXTS: Final = frozenset({"broker", "consumer", "event", "dropped", "not published"})
 _MINUTE: Final = 60.0
-_NOW: Final = "Consumers now (wait and handler: p50/p95, estimated from buckets)"
+_TIMES: Final = "Times of consumers (p50/p95, estimated)"
 
 
-def as_table(snapshot: Snapshot) -> str:
+def as_table(snapshot: Snapshot, screen: Screen) -> str:
     """Return the tables as text; with columns of rates where there are some."""
     numbers, rates = snapshot.numbers, snapshot.rates
     count = numbers.processes
     parts = [f"{count} process{'es' * (count != 1)}, from {snapshot.source}"]
     if not numbers.consumers and not numbers.events:
         parts.append("No process has counted anything so far.")
-    parts += [
-        _part(_NOW, [_now(consumer) for consumer in numbers.consumers]),
-        _part(
-            "Consumers since the start",
-            [_since_start(consumer, rates) for consumer in numbers.consumers],
-        ),
-        _part("Events", [_event(event, rates) for event in numbers.events]),
-        "\n".join(f"over: {line}" for line in snapshot.over),
-    ]
+    tables = {
+        "Consumers now": _all_now(numbers.consumers),
+        "Consumers since the start": [
+            _since_start(consumer) for consumer in numbers.consumers
+        ],
+        _TIMES: [_times(consumer, rates) for consumer in numbers.consumers],
+        "Events": [_event(event, rates) for event in numbers.events],
+    }
+    parts += [_part(screen, title, rows) for title, rows in tables.items()]
+    parts.append(
+        "\n".join(screen.paint("ERROR", f"over: {line}") for line in snapshot.over)
+    )
     return "\n\n".join(filter(None, parts))
 
 
-def _part(title: str, rows: Sequence[Mapping[str, Cell]]) -> str:
+def _part(screen: Screen, title: str, rows: Sequence[Mapping[str, Cell]]) -> str:
     if not rows:
         return ""
     headers = list(rows[0])
@@ -87,31 +90,47 @@ def _part(title: str, rows: Sequence[Mapping[str, Cell]]) -> str:
         headers.remove("broker")
     cells = [[row[header] for header in headers] for row in rows]
     right = [header for header in headers if header not in _TEXTS]
-    return make_table(title, headers, cells, right=right)
+    return screen.table(title, headers, cells, right=right)
+
+
+def _all_now(consumers: Sequence[ConsumerNumbers]) -> list[Mapping[str, Cell]]:
+    rows = [_now(consumer) for consumer in consumers]
+    if not any(consumer.spilled for consumer in consumers):
+        return rows
+    spilled = [{"spilled": str(consumer.spilled)} for consumer in consumers]
+    return [{**row, **more} for row, more in zip(rows, spilled, strict=True)]
 
 
 def _now(row: ConsumerNumbers) -> Mapping[str, Cell]:
+    paused = Marked(f"{row.consumer} (paused)", "WARNING")
     return {
         "broker": row.broker,
-        "consumer": f"{row.consumer} (paused)" if row.paused else row.consumer,
-        "depth": f"{row.depth} of {row.capacity}",
+        "consumer": paused if row.paused else row.consumer,
+        "depth": _depth(row.depth, row.capacity),
         "scheduled": str(row.scheduled),
         "in flight": str(row.in_flight),
         "oldest": _seconds(row.oldest_age_seconds),
-        "wait est.": _pair(row.wait_seconds_est),
-        "handler est.": _pair(row.handler_seconds_est),
     }
 
 
-def _since_start(row: ConsumerNumbers, rates: Rates | None) -> Mapping[str, Cell]:
-    found: dict[str, Cell] = {
+def _since_start(row: ConsumerNumbers) -> Mapping[str, Cell]:
+    return {
         "broker": row.broker,
         "consumer": row.consumer,
         "handled": str(row.handled),
-        "failed": str(row.failed),
+        "failed": _count(row.failed, "WARNING"),
         "retried": str(row.retried),
-        "dead-lettered": str(row.dead_lettered),
+        "dead": _count(row.dead_lettered, "ERROR"),
         "dropped": _reasons(row.dropped),
+    }
+
+
+def _times(row: ConsumerNumbers, rates: Rates | None) -> Mapping[str, Cell]:
+    found: dict[str, Cell] = {
+        "broker": row.broker,
+        "consumer": row.consumer,
+        "wait": _pair(row.wait_seconds_est),
+        "handler": _pair(row.handler_seconds_est),
     }
     if rates is not None:
         found["handled/s"] = _rate(rates.handled, row)
@@ -124,19 +143,43 @@ def _event(row: EventNumbers, rates: Rates | None) -> Mapping[str, Cell]:
         "broker": row.broker,
         "event": row.event,
         "published": str(row.published),
-        "unconsumed": str(row.unconsumed),
-        "rolled back": str(row.rolled_back),
-        "depth": f"{row.depth} of {row.capacity}" if row.capacity else "-",
+        "depth": _depth(row.depth, row.capacity) if row.capacity else "-",
         "delayed": str(row.delayed) if row.capacity else "-",
-        "refused": _reasons(row.refused),
+        "not published": _unpublished(row),
     }
     if rates is not None:
         found["published/s"] = _rate(rates.published, row)
     return found
 
 
+def _depth(depth: int, capacity: int) -> Cell:
+    text = f"{depth}/{capacity}"
+    if depth >= capacity > 0:
+        return Marked(text, "ERROR")
+    return Marked(text, "WARNING") if depth >= _NEARLY_FULL * capacity > 0 else text
+
+
+_NEARLY_FULL: Final = 0.8
+
+
+def _count(count: int, role: str) -> Cell:
+    return Marked(str(count), role) if count else "0"
+
+
 def _reasons(counts: Mapping[str, int]) -> Cell:
-    return [f"{reason} {count}" for reason, count in counts.items() if count] or "0"
+    texts = _texts(counts)
+    return Marked(texts, "ERROR") if texts else "0"
+
+
+def _unpublished(row: EventNumbers) -> Cell:
+    """Return why events were not published; a rollback is nothing to look at."""
+    refused = _texts({**row.refused, "unconsumed": row.unconsumed})
+    texts = [*refused, *_texts({"rolled back": row.rolled_back})]
+    return Marked(texts, "ERROR") if refused else texts or "0"
+
+
+def _texts(counts: Mapping[str, int]) -> list[str]:
+    return [f"{reason} {count}" for reason, count in counts.items() if count]
 
 
 def _rate(rate: Rate, row: ConsumerNumbers | EventNumbers) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import IO, Final
 from urllib.error import HTTPError, URLError
@@ -19,15 +22,14 @@ from django.core.management.base import CommandError
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from django_gomq.observability.metrics.multiprocess.files import (
-    ListedFile,
-    Listing,
-    look,
+from django_gomq.bus.errors import printable
+from django_gomq.observability.metrics.catalogue import PREFIX
+from django_gomq.observability.metrics.multiprocess.directory import (
+    DirectoryError,
+    SharedDirectory,
 )
-from django_gomq.observability.metrics.multiprocess.reader import Merger
-from django_gomq.observability.metrics.multiprocess.slots import hold
 
-from .numbers import CANNOT_READ, PREFIX
+from .numbers import CANNOT_READ
 
 _LARGEST: Final = 64 * 2**20  # 500 times a page of 2,500 series
 _PIECE: Final = 2**16
@@ -49,7 +51,9 @@ class Page:
         headers = {"Accept": "text/plain; version=0.0.4"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        self._request = Request(url, headers=headers)  # noqa: S310 - http or https: the option's type
+        # A page that knows no fine buckets answers with those that it has.
+        asked = url if "?" in url else f"{url}?buckets=fine"
+        self._request = Request(asked, headers=headers)  # noqa: S310 - http or https: the option's type
 
     def read(self) -> Sequence[Metric]:
         """Return what is on the page. Blocks up to the timeout.
@@ -60,8 +64,7 @@ class Page:
             text = self._load().decode()
             metrics = list(text_string_to_metric_families(text))
         except HTTPError as error:
-            error.close()
-            raise self._error(f"answers {error.code} {error.reason}", error) from error
+            raise self._refusal(error) from error
         except (OSError, HTTPException) as error:
             raise self._error("cannot be reached", error) from error
         except ValueError as error:
@@ -86,6 +89,14 @@ class Page:
                     raise ValueError(f"more than {_LARGEST} bytes")
         return body
 
+    def _refusal(self, error: HTTPError) -> CommandError:
+        with error:
+            said = ""
+            if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+                with contextlib.suppress(OSError, HTTPException):
+                    said = f": {printable(error.read(_PIECE).decode(errors='replace'))}"
+            return self._error(f"answers {error.code} {error.reason}{said}", error)
+
     def _error(self, what: str, error: Exception) -> CommandError:
         return CommandError(
             f"{self.name} {what}. {self._advice(error)}", returncode=CANNOT_READ
@@ -97,10 +108,78 @@ class Page:
             if target:
                 return f"Give the address that it redirects to: {target}"
             return _ADVICE.get(error.code, "The server's log says why.")
-        reason = error.reason if isinstance(error, URLError) else error
+        reason = _reason(error)
         if isinstance(error, OSError | HTTPException):
             return f"Is the server up, at that host and port? ({reason})"
         return f"Give the address of a page for Prometheus. ({reason})"
+
+
+class LocalPages:
+    """What this machine serves: the ports of ``PORT_RANGE``, else the usual page.
+
+    The ports come first: each has a process, where a page of several workers that
+    share no directory has one of them.
+    """
+
+    def __init__(
+        self, ports: range, host: str, path: str, *, token: str, timeout: float
+    ) -> None:
+        self.name = ""
+        """What answered."""
+        make = functools.partial(Page, token=token, timeout=timeout)
+        self._ports = [make(f"http://{host}:{port}/metrics") for port in ports]
+        self._page = make(f"http://127.0.0.1:{_PORT}{path}")
+
+    def read(self) -> Sequence[Metric]:
+        """Return what all that answer tell, processes side by side.
+
+        Raises CommandError, which says what was tried.
+        """
+        tried: list[str] = []
+        found = self._read_all(self._ports, tried)
+        if not found:
+            found = self._read_all([self._page], tried)
+        if not found:
+            raise self._error(tried)
+        first, *more = found
+        self.name = f"{first} and {len(more)} more ports" if more else first
+        return [metric for metrics in found.values() for metric in metrics]
+
+    def _read_all(
+        self, pages: Sequence[Page], tried: list[str]
+    ) -> Mapping[str, Sequence[Metric]]:
+        """Return what answers, by address; note what else there is."""
+        found: dict[str, Sequence[Metric]] = {}
+        silent: list[str] = []
+        for page in pages:
+            try:
+                found[page.name] = page.read()
+            except CommandError as error:
+                if isinstance(_reason(error.__cause__), ConnectionRefusedError):
+                    silent.append(page.name)
+                else:
+                    tried.append(str(error))
+        if silent:
+            last = f" to {silent[-1]}" if len(silent) > 1 else ""
+            tried.append(f"{silent[0]}{last}: nobody is there.")
+        return found
+
+    def _error(self, tried: Sequence[str]) -> CommandError:
+        text = "\n".join(f"  {line}" for line in tried)
+        return CommandError(
+            f"There are no numbers on this machine. Tried:\n{text}\nIs the server up? "
+            "Give --url http://host:port/gomq/metrics, its page, or --dir (or "
+            "PROMETHEUS_MULTIPROC_DIR in the environment), the directory that its "
+            "processes share.",
+            returncode=CANNOT_READ,
+        )
+
+
+_PORT: Final = 8000  # of runserver, gunicorn and uvicorn, where they are not told
+
+
+def _reason(error: BaseException | None) -> BaseException | str | None:
+    return error.reason if isinstance(error, URLError) else error
 
 
 def _read_some(response: HTTPResponse) -> bytes:
@@ -132,47 +211,14 @@ class SharedNumbers:
 
     def __init__(self, directory: str) -> None:
         self.name = directory
-        self._merger = Merger()
+        self._directory = SharedDirectory(directory)
 
     def read(self) -> Sequence[Metric]:
         """Return what all processes counted, and what those alive hold now.
 
         Raises CommandError, which says what to do, where that is not to be had.
         """
-        unreadable: list[str] = []
         try:
-            files = self._files(look(self.name))
-        except OSError as error:
-            raise self._error(f"cannot be read ({error.strerror})") from error
-        families = self._merger.merge(files, unreadable.append)
-        if unreadable:
-            raise self._error(f"has what is no file of numbers: {unreadable[0]}")
-        return families.all()
-
-    def _files(self, listing: Listing) -> Sequence[ListedFile]:
-        ended = {slot for slot in listing.live_by_slot() if self._has_ended(slot)}
-        return [
-            file for file in listing.ours if not (file.is_live and file.slot in ended)
-        ]
-
-    def _has_ended(self, slot: int) -> bool:
-        """Whether no living process holds the slot; False where that cannot be told.
-
-        The server's processes clear such slots away, and say in their log what was
-        lost with them: not for a reader to do.
-        """
-        try:
-            taken = hold(self.name, slot)
-        except OSError:
-            return False
-        if taken is None:
-            return False
-        taken.release()
-        return True
-
-    def _error(self, what: str) -> CommandError:
-        return CommandError(
-            f"The directory {self.name} {what}. Give the one that the server has as "
-            "PROMETHEUS_MULTIPROC_DIR, as a user who may read it.",
-            returncode=CANNOT_READ,
-        )
+            return self._directory.read()
+        except DirectoryError as error:
+            raise CommandError(str(error), returncode=CANNOT_READ) from error
