@@ -6,8 +6,9 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from logging import DEBUG, ERROR, WARNING, Logger
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from logging import DEBUG, ERROR, INFO, WARNING, Logger
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
@@ -42,7 +43,11 @@ def about(message: Message[Any], attempt: int) -> dict[str, object]:
     return fields
 
 
+MAX_NAMES: Final = 10  # of event types and coroutines, in one line
 MAX_SUBJECTS: Final = 1000  # event types and error classes may be made from data
+MAX_LINES: Final = 10
+"""Of one kind about one consumer, in the time in which a subject is told once; one line
+stands for all the others."""
 
 
 class Subject(NamedTuple):
@@ -60,6 +65,11 @@ class _Silence(msgspec.Struct, eq=False):
     pending: int = 0
 
 
+class _Budget(msgspec.Struct, eq=False):
+    since: float
+    lines: int = 0
+
+
 class Limiter:
     """Answers whether to speak, and for how many. Thread-safe, never blocks long."""
 
@@ -70,23 +80,39 @@ class Limiter:
         self._clock = clock
         self._lock = Lock()
         self._silences: dict[Subject, _Silence] = {}
+        self._budgets: dict[tuple[str, str, str], _Budget] = {}
 
     def admit(self, subject: Subject, count: int = 1) -> int:
         """Count; return for how many a line stands now, or 0 if it is too soon."""
         with self._lock:
             now = self._clock()
             silence = self._silences.get(subject)
-            if silence is None and len(self._silences) >= MAX_SUBJECTS:
+            if silence is None and not self._has_room(subject, now):
                 subject = subject._replace(event=OTHER, reason=OTHER)
                 silence = self._silences.get(subject)
             if silence is None:
                 self._silences[subject] = _Silence(now)
                 return count
             silence.pending += count
-            if now - silence.since < self._seconds:
+            if now - silence.since < self._seconds or not self._may_speak(subject, now):
                 return 0
             total, silence.pending, silence.since = silence.pending, 0, now
             return total
+
+    def _has_room(self, subject: Subject, now: float) -> bool:
+        is_full = len(self._silences) >= MAX_SUBJECTS
+        return not is_full and self._may_speak(subject, now)
+
+    def _may_speak(self, subject: Subject, now: float) -> bool:
+        """Take a line of those that its kind and its consumer have at this time."""
+        if subject.reason == OTHER:
+            return True
+        group = subject.kind, subject.broker, subject.consumer
+        budget = self._budgets.get(group)
+        if budget is None or now - budget.since >= self._seconds:
+            budget = self._budgets[group] = _Budget(now)
+        budget.lines += 1
+        return budget.lines <= MAX_LINES
 
     def take_pending(self, broker: str) -> dict[Subject, int]:
         """Return what was counted about this broker (or none) and not yet told."""
@@ -107,11 +133,27 @@ bus_logger: Final = logging.getLogger("gomq.bus")
 
 REFUSED: Final = "Broker %s refused %d of %s: %s"
 UNKNOWN: Final = "The server of broker %s may have taken %d of %s, or not: %s"
-DROPPED: Final = "Consumer %s will not see %d of %s: %s"
+DROPPED: Final = "Consumer %s will not see %d of %s: %s (%s)"
+_FULL: Final = (
+    "raise its concurrency or capacity, make it overflow='backpressure', or emit with "
+    "a timeout, which waits for room"
+)
+ADVICE: Final = {
+    DropReason.CHANNEL_FULL: f"its channel is full: {_FULL}",
+    DropReason.EVICTED: f"newer ones took its place: {_FULL}",
+    DropReason.EXPIRED: "it waited longer than max_age: raise its concurrency or that",
+}
 RETRYING: Final = (
     "Consumer %s failed in attempt %d of %s, again in %.3f s (%d like it): %s"
 )
 POSTPONED: Final = "Consumer %s asks for %s again in %.3f s"
+POSTPONED_OFTEN: Final = (
+    "Consumer %s asks for a message of %s again for the %dth time, %.0f s after it was "
+    "made, message %s (%d like it): RetryLater has no end; raise Reject, or an error "
+    "that its Retry counts, to give up"
+)
+MANY_TIMES: Final = 16
+"""So often a message is asked for again before that is told, then at each doubling."""
 DEAD_LETTERED: Final = (
     "Consumer %s gave up on %s in attempt %d, message %s (%d like it): %s"
 )
@@ -125,13 +167,22 @@ BATCH_FAILED: Final = (
 )
 FAILED: Final = "The %s failed and goes on (%d like it): %s"
 PENDING: Final = "%d more since the last such line: %s, event %s, consumer %s, %s"
-LEFT: Final = "Broker %s stopped in %.1f s and left %d undelivered, %d in work: %s"
+DRAINING: Final = (
+    "Broker %s has %d messages left and handles them before it stops, for %d s so far; "
+    "Ctrl-C or SIGTERM ends that sooner, and DRAIN_TIMEOUT bounds it"
+)
+LEFT: Final = "Broker %s stopped in %.1f s and left %s"
+SPILLED: Final = (
+    "Broker %s left %s messages in the table of spilled ones: processes that run their "
+    "consumers handle them"
+)
 CLEAN: Final = "Broker %s stopped in %.1f s and left nothing"
 
 _LOGGERS: Final = {
     "refused": publish_logger,
     "unknown": publish_logger,
     "failed": bus_logger,
+    "draining": bus_logger,
 }
 
 
@@ -180,7 +231,7 @@ class LogHook(Hook):
             subject = Subject("dropped", broker, event, consumer, reason.value)
             count = self._limiter.admit(subject, number)
             if count:
-                args = consumer, count, event, reason.value
+                args = consumer, count, event, reason.value, ADVICE[reason]
                 _log(WARNING, DROPPED, args, subject, count)
 
     def retrying(
@@ -194,8 +245,7 @@ class LogHook(Hook):
         """Warn, within the limit, without a traceback; RetryLater is no failure."""
         event, delay, error = message.type, outcome.delay, outcome.error
         if error is None:
-            subject = Subject("postponed", broker, event, consumer)
-            _log(DEBUG, POSTPONED, (consumer, event, delay), subject, 1)
+            self._postponed(broker, consumer, message, attempt, outcome)
             return
         kind = error_class_name(error)
         subject = Subject("retrying", broker, event, consumer, kind)
@@ -205,6 +255,26 @@ class LogHook(Hook):
             args = consumer, attempt, event, delay, count, text
             fields = {**about(message, attempt), "gomq_error": text}
             _log(WARNING, RETRYING, args, subject, count, fields)
+
+    def _postponed(
+        self,
+        broker: str,
+        consumer: str,
+        message: Message[Any],
+        attempt: int,
+        outcome: RetryAfter,
+    ) -> None:
+        """Warn, within the limit, of what may go on for ever."""
+        event, times = message.type, outcome.times
+        subject = Subject("postponed", broker, event, consumer)
+        is_many = times >= MANY_TIMES and not times & (times - 1)
+        count = self._limiter.admit(subject) if is_many else 0
+        if not count:
+            _log(DEBUG, POSTPONED, (consumer, event, outcome.delay), subject, 1)
+            return
+        fields = {**about(message, attempt), "gomq_times": times}
+        args = consumer, event, times, message.age, fields["gomq_message_id"], count
+        _log(WARNING, POSTPONED_OFTEN, args, subject, count, fields)
 
     def dead_lettered(
         self,
@@ -266,35 +336,66 @@ class LogHook(Hook):
             fields: dict[str, object] = {"gomq_part": part, "gomq_error": text}
             _log(ERROR, FAILED, (part, count, text), subject, count, fields, error)
 
+    def draining(self, broker: str, left: int, seconds: float) -> None:
+        """Warn: somebody waits for it."""
+        args = broker, left, seconds
+        subject = Subject("draining", broker)
+        fields: dict[str, object] = {"gomq_seconds": seconds}
+        _log(WARNING, DRAINING, args, subject, left, fields)
+
     def stopped(self, broker: str, remainder: Remainder) -> None:
         """Tell what was held back; then warn, in one line, if anything was left."""
-        for subject, count in self._limiter.take_pending(broker).items():
-            kind, _, *rest = subject
-            args = (count, kind, *rest)
-            _log(WARNING, PENDING, args, subject, count)
+        self._tell_pending(broker)
         fields: dict[str, object] = {
             "gomq_broker": broker,
             "gomq_seconds": remainder.seconds,
             "gomq_left": dict(remainder.dropped),
             "gomq_in_flight": remainder.in_flight,
+            "gomq_spilled": remainder.spilled,
         }
+        if remainder.spilled:
+            count = remainder.spilled
+            write_log(bus_logger, INFO, SPILLED, broker, count, fields=fields)
         if remainder.is_clean:
             seconds = remainder.seconds
             write_log(bus_logger, DEBUG, CLEAN, broker, seconds, fields=fields)
             return
-        left = sum(remainder.dropped.values())
-        by_type = ", ".join(f"{name}: {n}" for name, n in remainder.dropped.items())
-        write_log(
-            bus_logger,
-            WARNING,
-            LEFT,
-            broker,
-            remainder.seconds,
-            left,
-            remainder.in_flight,
-            by_type or "no message",
-            fields={**fields, "gomq_count": left},
-        )
+        if remainder.background:
+            fields["gomq_tasks"] = dict(Counter(remainder.background))
+        fields["gomq_count"] = sum(remainder.dropped.values())
+        told = broker, remainder.seconds, _describe(remainder)
+        write_log(bus_logger, WARNING, LEFT, *told, fields=fields)
+
+    def _tell_pending(self, broker: str) -> None:
+        """Tell what was held back, the most frequent first, and the rest as one."""
+        pending = Counter(self._limiter.take_pending(broker)).most_common()
+        rest = sum(count for _, count in pending[MAX_LINES:])
+        told = pending[:MAX_LINES]
+        if rest:
+            told.append((Subject(OTHER, broker, OTHER, OTHER, OTHER), rest))
+        for subject, count in told:
+            kind, _, *others = subject
+            _log(WARNING, PENDING, (count, kind, *others), subject, count)
+
+
+def _list(numbers: Mapping[str, int]) -> str:
+    """Return names and numbers, up to ten of them."""
+    shown = [f"{name}: {number}" for name, number in islice(numbers.items(), MAX_NAMES)]
+    more = [f"and {len(numbers) - MAX_NAMES} more"] if len(numbers) > MAX_NAMES else []
+    return ", ".join([*shown, *more])
+
+
+def _describe(remainder: Remainder) -> str:
+    """Return what was left of each kind."""
+    left, tasks = sum(remainder.dropped.values()), Counter(remainder.background)
+    started = f"{tasks.total()} tasks that async handlers had started"
+    parts = {
+        f"{left} undelivered ({_list(remainder.dropped)})": left,
+        f"{remainder.in_flight} in work": remainder.in_flight,
+        f"{remainder.unsettled} that the server was not told of": remainder.unsettled,
+        f"{started} ({_list(tasks)})": tasks.total(),
+    }
+    return ", ".join(text for text, is_any in parts.items() if is_any)
 
 
 def _log(

@@ -19,16 +19,21 @@ from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.process.fork import current
 from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.bus.stats import BrokerStats
-from django_gomq.bus.worker.worker import Worker
+from django_gomq.bus.worker.worker import THREADS, Worker
 
 from .broker_metrics import Families, add_broker
 from .catalogue import Catalogue
+from .labels import Labels
 
 logger = logging.getLogger("gomq.metrics")
 
 _HOUSEKEEPING: Final = "Housekeeping"
 """The kind of what observers were to hear and did not."""
 _FAILED: Final = "%s; further errors are only counted"
+
+
+class IncompleteError(Exception):
+    """Some numbers cannot be had now; without them sums would be too small."""
 
 
 class Failures:
@@ -74,9 +79,30 @@ class BusCollector(Collector):
         self.failures = Failures()
         """What the metrics of this process failed at."""
         self.failures.expect(type(self).__name__)
+        self.undeclared = 0
+        """How many event types that nobody declared are labels of their own."""
+        self._labels = Labels()
+        self.generation = 0
+        """How many times it was told what to show."""
+        self.was_whole = True
+        """Whether the latest ``read`` found everything."""
+        self.killed = 0
+        """Processes that this one found dead without a stop."""
         self._version = _version()
         self._process = current()
         self._started = time.time()
+
+    def show(
+        self,
+        get_brokers: Callable[[], Iterable[Broker]],
+        get_worker: Callable[[], Worker | None],
+        undeclared: int,
+    ) -> None:
+        """Show other brokers from now on."""
+        self.get_brokers, self.get_worker = get_brokers, get_worker
+        self.undeclared = undeclared
+        self._labels = Labels()
+        self.generation += 1
 
     def describe(self) -> list[Metric]:
         """Return every metric without values, so that registering is no scrape."""
@@ -88,11 +114,22 @@ class BusCollector(Collector):
         self.read(out)
         yield from out.all()
 
-    def read(self, out: Catalogue) -> None:
-        """Give every metric the values of this moment."""
+    def collect_fine(self) -> Iterator[Metric]:
+        """Yield the same, with all the buckets that are counted by."""
+        out = Families(fine=True)
+        self.read(out)
+        yield from out.all()
+
+    def read(self, out: Catalogue, labels: Labels | None = None) -> None:
+        """Give every metric the values of this moment, as far as they can be had.
+
+        Without ``labels`` those of this process decide which names share one.
+        """
         self._settle_in()
+        self.was_whole = True
         watched: list[Hooks] = []
-        self._guard(lambda: self._add_brokers(out, watched))
+        chosen = self._labels if labels is None else labels
+        self._guard(lambda: self._add_brokers(out, chosen, watched))
         self._guard(lambda: self._add_process(out, watched))
         self._guard(lambda: self._add_telemetry_errors(out, watched))
 
@@ -109,30 +146,46 @@ class BusCollector(Collector):
         if current() is not self._process:  # made before a fork
             self._process = current()
             self._started = time.time()
+            self._labels = Labels()
             self.failures.forget()
 
     def _guard(self, step: Callable[[], None]) -> None:
         try:
             step()
         except Exception:  # noqa: BLE001 - whatever a broker or a backend raises
+            self.was_whole = False
             self.failures.note(type(self).__name__, "A scrape is incomplete")
 
-    def _add_brokers(self, out: Catalogue, watched: list[Hooks]) -> None:
+    def _add_brokers(
+        self, out: Catalogue, labels: Labels, watched: list[Hooks]
+    ) -> None:
         worker = self.get_worker()
         has_timers = worker is None or worker.has_timers
         for broker in self.get_brokers():
-            add = functools.partial(add_broker, out, broker, has_timers=has_timers)
+            add = functools.partial(
+                add_broker,
+                out,
+                broker,
+                labels,
+                undeclared=self.undeclared,
+                has_timers=has_timers,
+            )
             self._guard(add)
             self._guard(functools.partial(_watch, broker, watched))
 
     def _add_process(self, out: Catalogue, watched: list[Hooks]) -> None:
         out.processes.add_metric([], 1)
+        out.processes_killed.add_metric([], self.killed)
         out.start_time.add_metric([], self._started)
         out.build_info.add_metric([self._version], 1)
         worker = self.get_worker()
         out.threads.add_metric([], worker.alive if worker else 0)
         out.threads_busy.add_metric([], worker.busy if worker else 0)
+        out.busy_ratio.add_metric([], worker.busy_ratio if worker else 0)
         out.loop_lag.add_metric([], worker.loop_lag if worker else 0)
+        missing = worker.missing_threads() if worker else Counter()
+        for thread in THREADS:
+            out.threads_missing.add_metric([thread], missing[thread])
         if worker:
             watched.append(worker.hooks)
 

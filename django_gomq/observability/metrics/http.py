@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import time
@@ -10,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from socketserver import TCPServer
-from threading import Thread
+from threading import BoundedSemaphore, Thread
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -22,10 +23,7 @@ from django_gomq.bus.process.fork import Process, current, register
 from django_gomq.observability.metrics import registration
 
 from .collector import BusCollector, Failures
-from .text import render_this_process
-
-Render = Callable[[str], tuple[bytes, str]]
-"""From an Accept header to a page and its content type."""
+from .single_flight import Pages, this_process
 
 
 class Page:
@@ -33,12 +31,12 @@ class Page:
 
     def __init__(
         self,
-        render: Render,
+        pages: Pages,
         admits: Callable[[str], bool],
         note_failure: Callable[[str], None],
     ) -> None:
         """``admits`` is asked of the Authorization header; see ``Failures.note``."""
-        self._render = render
+        self._pages = pages
         self._admits = admits
         self._note_failure = note_failure
 
@@ -53,12 +51,15 @@ class Page:
             headers = [*plain, ("WWW-Authenticate", "Bearer")]
             return _refuse(start_response, HTTPStatus.UNAUTHORIZED, headers)
         try:
-            body, content_type = self._render(environ.get("HTTP_ACCEPT", ""))
+            is_fine = "buckets=fine" in environ.get("QUERY_STRING", "").split("&")
+            accept = environ.get("HTTP_ACCEPT", "")
+            answer = self._pages.answer(accept, fine=is_fine)
         except Exception:  # noqa: BLE001 - whatever a collector of somebody raises
             self._note_failure("A page of metrics could not be made")
             return _refuse(start_response, HTTPStatus.INTERNAL_SERVER_ERROR, plain)
-        start_response("200 OK", [("Content-Type", content_type)])
-        return [body] if environ["REQUEST_METHOD"] == "GET" else []
+        status = f"{answer.status.value} {answer.status.phrase}"
+        start_response(status, [("Content-Type", answer.content_type)])
+        return [answer.body] if environ["REQUEST_METHOD"] == "GET" else []
 
 
 def _refuse(
@@ -77,6 +78,7 @@ class PageServer(ThreadingWSGIServer):
     """
 
     pause_seconds = 0.1
+    most_connections = 8  # each has a thread
     allow_reuse_port = False  # else two processes may take one port, and share it
     timeout = None
 
@@ -84,6 +86,9 @@ class PageServer(ThreadingWSGIServer):
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         super().__init__((address, port), _Quiet)
         self.set_app(page)
+        self._room = BoundedSemaphore(self.most_connections)
+        self._open: dict[socket.socket, None] = {}
+        """Connections, oldest first."""
 
     def server_bind(self) -> None:
         """Take the port, without the look-up of a name that the base class does."""
@@ -99,6 +104,36 @@ class PageServer(ThreadingWSGIServer):
         except OSError:
             time.sleep(self.pause_seconds)  # out of descriptors: do not ask on and on
             raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a thread; where there are many, the oldest connection ends.
+
+        So nobody who keeps connections and says nothing keeps others out.
+        """
+        if not self._room.acquire(blocking=False):
+            for oldest in list(self._open)[:1]:
+                with contextlib.suppress(OSError):  # it has just ended
+                    oldest.shutdown(socket.SHUT_RDWR)
+            if not self._room.acquire(timeout=1.0):
+                self.shutdown_request(request)
+                return
+        self._open[request] = None
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there is no thread for it
+            self._forget(request)
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer one connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._forget(request)
+
+    def _forget(self, request: socket.socket) -> None:
+        self._open.pop(request, None)
+        self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a client went away."""
@@ -137,10 +172,10 @@ class PortServer:
     counted, and tried again.
     """
 
-    def __init__(self, ports: Ports, render: Render, failures: Failures) -> None:
+    def __init__(self, ports: Ports, pages: Pages, failures: Failures) -> None:
         """Make one that has opened nothing yet."""
         self.ports = ports
-        self._page = Page(render, ports.admits, self._note)
+        self._page = Page(pages, ports.admits, self._note)
         self._failures = failures
         failures.expect(KIND)
         self._listener: _Listener | None = None
@@ -198,13 +233,8 @@ class PortServer:
     def _run(self, listener: _Listener) -> None:
         try:
             server = self._bind()
-        except OSError:
-            ports = self.ports
-            self._note(
-                f"No port from {ports.first} to {ports.last} of {ports.address} is "
-                "free for the metrics of this process; make GOMQ['METRICS']"
-                "['PORT_RANGE'] larger than the processes are many. It is tried again",
-            )
+        except OSError as error:
+            self._note(_not_free(self.ports, error))
             listener.fail()
         else:
             listener.serve(server)
@@ -220,6 +250,26 @@ class PortServer:
             except OSError as error:
                 refusal = error
         raise refusal or OSError("the range is empty")
+
+
+def _not_free(ports: Ports, error: OSError) -> str:
+    """Return what to do about ports that cannot be had."""
+    if ports.first == ports.last:
+        return (
+            f"Port {ports.first} of {ports.address} is not to be had for the metrics "
+            f"of this process ({error}); name another one. It is tried again"
+        )
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"{ports.address} is no address of this machine ({error}), so that nobody "
+            "can read the metrics of this process: mend "
+            "GOMQ['METRICS']['PORT_ADDRESS']. It is tried again"
+        )
+    return (
+        f"No port from {ports.first} to {ports.last} of {ports.address} is free for "
+        "the metrics of this process; make GOMQ['METRICS']['PORT_RANGE'] larger than "
+        "the processes are many. It is tried again"
+    )
 
 
 class _Listener:
@@ -299,7 +349,7 @@ def serve_on(
     ports = Ports(
         first=first, last=last, address=address, admits=admits, may_serve=may_serve
     )
-    _server = PortServer(ports, render_this_process, collector.failures)
+    _server = PortServer(ports, this_process, collector.failures)
 
 
 def stop_serving() -> None:

@@ -18,7 +18,12 @@ from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
 from .catalogue import ABOUT
-from .registration import collector_of, collector_of_this_process
+from .registration import (
+    collect,
+    collect_fine,
+    collect_fine_this_process,
+    collect_this_process,
+)
 
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 _as_text: Callable[[float], str] = floatToGoString
@@ -30,30 +35,54 @@ def render(accept: str, *, registry: CollectorRegistry = REGISTRY) -> tuple[byte
 
     It shows all processes where they share their numbers, and then has no exemplars.
     It is OpenMetrics, which alone carries exemplars, if the header asks for it.
-    Raises what a collector of somebody else raises.
+    Raises IncompleteError where some of it cannot be had, so that no sum is too small,
+    and what a collector of somebody else raises.
     """
-    return _write(accept, collector_of(registry))
+    return _write(accept, collect(registry))
+
+
+def render_fine(
+    accept: str, *, registry: CollectorRegistry = REGISTRY
+) -> tuple[bytes, str]:
+    """Return a page of our metrics alone, with all the buckets that are counted by."""
+    return _write(accept, collect_fine(registry))
 
 
 def render_this_process(
     accept: str, *, registry: CollectorRegistry = REGISTRY
 ) -> tuple[bytes, str]:
     """Return such a page of this process alone, with exemplars."""
-    return _write(accept, collector_of_this_process(registry))
+    return _write(accept, collect_this_process(registry))
 
 
-def _write(accept: str, registry: Collector) -> tuple[bytes, str]:
+def render_fine_this_process(
+    accept: str, *, registry: CollectorRegistry = REGISTRY
+) -> tuple[bytes, str]:
+    """Return such a page of this process alone."""
+    return _write(accept, collect_fine_this_process(registry))
+
+
+def content_type_of(accept: str) -> str:
+    """Return which page an Accept header gets: one of a few."""
+    return _choose(accept)[1]
+
+
+def _choose(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     try:
-        encode, content_type = choose_encoder(accept)
+        return choose_encoder(accept)
     except (TypeError, ValueError):  # a version that is no number
-        encode, content_type = choose_encoder("")
+        return choose_encoder("")
+
+
+def _write(accept: str, collected: Iterable[Metric]) -> tuple[bytes, str]:
+    encode, content_type = _choose(accept)
     is_openmetrics = content_type.startswith(_OPENMETRICS)
     is_plain = content_type.startswith("text/plain")
     if not (is_plain or is_openmetrics) or _rewrites_names(content_type):
-        return encode(registry), content_type
+        return encode(_Collected(collected)), content_type
     ours: list[Metric] = []
     others: list[Metric] = []
-    for family in registry.collect():
+    for family in collected:
         (ours if family.name in _OURS else others).append(family)
     lines = _lines(ours, openmetrics=is_openmetrics)
     # Theirs come last: they end with OpenMetrics' end mark.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,17 +14,23 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from django_gomq.bus.errors import describe_error
 from django_gomq.bus.process.fork import Process, current, register
 from django_gomq.observability.metrics.broker_metrics import Families
-from django_gomq.observability.metrics.collector import BusCollector
+from django_gomq.observability.metrics.collector import (
+    BusCollector,
+    IncompleteError,
+)
+from django_gomq.observability.metrics.labels import SharedLabels
 
 from .files import Listing, look
-from .reader import Merger
+from .reader import Merger, UnreadableError
 from .slots import Slot, claim, clear, reap, remove_live
 from .writer import SlotWriter
 
 LOOK_SECONDS: Final = 5.0  # how often one whom nobody scrapes looks for dead processes
 LOCK_SECONDS: Final = 1.0  # none holds it for longer than a few files take
+STALE_SECONDS: Final = 10.0  # several scrapes that show nothing new would be a lie
 
 
 class ProcessMetrics:
@@ -42,26 +49,64 @@ class ProcessMetrics:
         self._writer: SlotWriter | None = None
         self._given: Mapping[str, float] = {}
         """What of our counts stays in files of slots that we left."""
+        self._labels = SharedLabels(directory)
         self._told = 0
-        self._merger = Merger()
+        self._buried = 0
+        self._written = -math.inf
+        """When all was written last."""
+        self._reading = Lock()
+        self._merger, self._fine_merger = Merger(), Merger()
         self._next_look = 0.0
 
     def flush(self, own: BusCollector) -> None:
-        """Write what changed since the last time; now and then clear the dead away."""
-        with self._alone():
-            self._write(own)
-            if time.monotonic() >= self._next_look:
-                self._look()
+        """Write what changed since the last time; now and then clear the dead away.
 
-    def merge(self, note_failure: Callable[[str], None]) -> tuple[Families, Listing]:
-        """Return the metrics of all processes as one, and what else lies there."""
-        with self._alone():
+        Leaves each of it to another thread that is at it.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._write(own)
+        finally:
+            self._lock.release()
+        # Whoever reads meanwhile looks, too.
+        if time.monotonic() >= self._next_look and self._reading.acquire(
+            blocking=False
+        ):
+            try:
+                self._look()
+            finally:
+                self._reading.release()
+
+    def refresh(self, own: BusCollector) -> None:
+        """Have numbers of this process in the files that are of now, or nearly.
+
+        Another thread that writes them is waited for; if it takes its time, those of
+        up to ten seconds before will do.
+        """
+        try:
+            with _held(self._lock):
+                self._write(own)
+        except TimeoutError:
+            if time.monotonic() > self._written + STALE_SECONDS:
+                raise
+
+    def merge(self, *, fine: bool = False) -> tuple[Families, Listing]:
+        """Return the metrics of all processes as one, and what else lies there.
+
+        Raises Unreadable, too. Needs no lock that those who write hold: see
+        ``NumberFile``.
+        """
+        with _held(self._reading):
             listing = self._look()
-            return self._merger.merge(listing.ours, note_failure), listing
+            if fine:
+                files = listing.with_fine_buckets()
+                return self._fine_merger.merge(files), listing
+            return self._merger.merge(listing.ours), listing
 
     def end(self, own: BusCollector) -> None:
         """Write the last numbers and leave the slot, if there is anything to tell."""
-        with self._alone():
+        with _held(self._lock):
             counted = own.counted()
             if self._slot is None and counted == self._told:
                 return
@@ -78,25 +123,17 @@ class ProcessMetrics:
 
     def leave(self) -> None:
         """Leave the slot as it is, without last numbers. Idempotent."""
-        with self._alone():
+        with _held(self._lock):
             self._drop(is_over=True)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        # A signal handler may come while its own thread is here: it cannot wait.
-        if not self._lock.acquire(timeout=LOCK_SECONDS):
-            raise TimeoutError("another thread of this process writes its numbers")
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def _write(self, own: BusCollector) -> None:
         writer = self._settle_in()
         writer.trouble = None
-        own.read(writer)
+        own.killed = self._buried
+        own.read(writer, self._labels)
         if writer.trouble is not None:
             raise writer.trouble
+        self._written = time.monotonic()
 
     def _settle_in(self) -> SlotWriter:
         writer, slot = self._writer, self._slot
@@ -104,12 +141,15 @@ class ProcessMetrics:
             if slot.is_in_place and writer.is_in_place:
                 return writer
             self._lost = slot.number  # somebody emptied the directory
+            self._labels.forget()
             self._drop(is_over=False)
         slot = claim(self._directory)
         try:
-            # Where we were before, the numbers are ours: nobody died.
-            tidy = remove_live if slot.number == self._lost else reap
-            tidy(self._directory, slot.number)
+            if slot.number == self._lost:  # the numbers are ours: nobody died
+                remove_live(self._directory, slot.number)
+            else:
+                found = reap(self._directory, slot.number)
+                self._buried += found
             writer = SlotWriter(self._directory, slot.number, self._given)
         except BaseException:
             slot.release()
@@ -122,8 +162,9 @@ class ProcessMetrics:
         writer, self._writer = self._writer, None
         slot, self._slot = self._slot, None
         if writer is not None:
-            is_left = writer.is_in_place
-            self._given = {**self._given, **writer.given()} if is_left else {}
+            lost, left = writer.given()
+            kept = {key: own for key, own in self._given.items() if key not in lost}
+            self._given = {**kept, **left}
             writer.close()
         if slot is not None:
             try:
@@ -135,8 +176,20 @@ class ProcessMetrics:
     def _look(self) -> Listing:
         self._next_look = time.monotonic() + LOOK_SECONDS
         listing = look(self._directory)
-        clear(self._directory, listing)
+        found = clear(self._directory, listing)
+        self._buried += found
         return listing
+
+
+@contextmanager
+def _held(lock: Lock) -> Iterator[None]:
+    # A signal handler may come while its own thread has it: it cannot wait.
+    if not lock.acquire(timeout=LOCK_SECONDS):
+        raise TimeoutError("another thread of this process does not come to its end")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 _ATTEMPTS: Final = 3  # files of others may go while the client library reads them
@@ -190,13 +243,39 @@ class SharedMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of all processes, and what others share there.
 
-        Where the directory cannot be used, those of this process alone.
+        Raises IncompleteError where something of it cannot be read, and where this
+        process cannot add its own: a sum that is too small looks like a restart.
         """
-        found: list[Metric] = []
-        if self.flush() and self._guard(lambda: found.extend(self._merge())):
-            yield from found
-        else:
-            yield from self.own.collect()
+        families, listing = self._merge()
+        try:
+            theirs = self._theirs(listing.theirs)
+        except Exception as error:
+            self._note("What others share cannot be read")
+            raise IncompleteError(
+                f"{self._directory}: what others share cannot be read: "
+                f"{describe_error(error)}"
+            ) from error
+        yield from families.all()
+        yield from theirs
+
+    def collect_fine(self) -> Iterator[Metric]:
+        """Yield our metrics alone, with all the buckets that are counted by."""
+        families, _ = self._merge(fine=True)
+        yield from families.all()
+
+    def _merge(self, *, fine: bool = False) -> tuple[Families, Listing]:
+        try:
+            here = self._here()
+            here.refresh(self.own)
+            if self.own.was_whole:
+                return here.merge(fine=fine)
+            problem = "not every broker of this process tells its numbers"
+        except TimeoutError as error:
+            problem = str(error)  # the machine is busy: no fault of ours
+        except (OSError, UnreadableError) as error:
+            problem = describe_error(error)
+            self._note("Numbers of this process are not shared")
+        raise IncompleteError(f"{self._directory}: {problem}")
 
     def _here(self) -> ProcessMetrics:
         process = current()
@@ -222,19 +301,10 @@ class SharedMetrics(Collector):
         text = f"{text} in PROMETHEUS_MULTIPROC_DIR, {self._directory!r}"
         self.own.failures.note(_KIND, text)
 
-    def _merge(self) -> Iterable[Metric]:
-        families, listing = self._here().merge(self._note_unreadable)
-        return [*families.all(), *self._theirs(listing.theirs)]
-
-    def _note_unreadable(self, path: str) -> None:
-        self._note(f"{path!r} cannot be read")
-
     def _theirs(self, paths: Iterable[str]) -> Iterable[Metric]:
-        for attempt in range(1, _ATTEMPTS + 1):
+        for _ in range(_ATTEMPTS - 1):
             try:
                 return list(MultiProcessCollector.merge(paths))
             except Exception:  # noqa: BLE001 - as many as a file may be torn in
-                if attempt == _ATTEMPTS:
-                    self._note("What others share is left out; a file cannot be read")
                 paths = look(self._directory).theirs
-        return []
+        return list(MultiProcessCollector.merge(paths))

@@ -149,13 +149,16 @@ class NumberFile:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether readers still find it under its path."""
+        """Whether readers still find it under its path, and as long as it was.
+
+        To write to what was cut off would end this process by a signal.
+        """
         try:
-            return os.path.samestat(
-                Path(self.path).stat(), os.fstat(self._file.fileno())
-            )
+            found = Path(self.path).stat()
         except FileNotFoundError:
             return False
+        here = os.fstat(self._file.fileno())
+        return os.path.samestat(found, here) and here.st_size >= self._size
 
     def close(self) -> None:
         """Close it, as it is. Idempotent."""
@@ -169,6 +172,8 @@ class NumberFile:
 _OURS: Final = re.compile(
     r"(counter|histogram|gauge_(livesum|livemax|livemin|max))_gomq-(\d+)\.db"
 )
+# No ".db": the client library would show fine buckets to Prometheus.
+_FINE: Final = re.compile(r"histogram_gomq-(\d+)\.fine")
 _LOCK: Final = "gomq_{}.lock"
 
 
@@ -192,6 +197,12 @@ class Listing(msgspec.Struct, frozen=True):
     ours: Sequence[ListedFile]
     theirs: Sequence[str]
     """Paths of what others share through the client library."""
+    fine: Sequence[ListedFile] = ()
+    """Ours too: histograms by their fine buckets."""
+
+    def with_fine_buckets(self) -> Sequence[ListedFile]:
+        """Return our files, histograms by fine buckets in place of the others."""
+        return [*(file for file in self.ours if file.kind != "histogram"), *self.fine]
 
     def live_by_slot(self) -> Mapping[int, Sequence[ListedFile]]:
         """Return the files whose numbers end with their process, by slot."""
@@ -206,21 +217,26 @@ def look(directory: str) -> Listing:
     """Return what lies there. Raises OSError if it cannot be read."""
     ours: list[ListedFile] = []
     theirs: list[str] = []
+    fine: list[ListedFile] = []
     for name in sorted(os.listdir(directory)):  # noqa: PTH208 - 20 times as fast
+        path = os.path.join(directory, name)  # noqa: PTH118 - as above
+        if found := _FINE.fullmatch(name):
+            fine.append(ListedFile(path, "histogram", "fine", int(found[1])))
         if not name.endswith(".db"):
             continue
-        path = os.path.join(directory, name)  # noqa: PTH118 - as above
         found = _OURS.fullmatch(name)
         if found is None:
             theirs.append(path)
             continue
         kind: Kind = "gauge" if found[2] else found[1]  # type: ignore[assignment]
         ours.append(ListedFile(path, kind, found[2] or "", int(found[3])))  # type: ignore[arg-type]
-    return Listing(ours, theirs)
+    return Listing(ours, theirs, fine)
 
 
 def number_path(directory: str, kind: Kind, mode: Mode, slot: int) -> str:
     """Return the path of the file for numbers of this kind."""
+    if mode == "fine":
+        return str(Path(directory, f"{kind}_gomq-{slot}.fine"))
     prefix = f"{kind}_{mode}" if mode else kind
     return str(Path(directory, f"{prefix}_gomq-{slot}.db"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -37,6 +37,17 @@ class _Layout(msgspec.Struct, eq=False):
     """Positions in the file, in numbers of eight bytes."""
 
 
+class UnreadableError(Exception):
+    """A file of numbers cannot be read."""
+
+    def __init__(self, path: str, error: Exception) -> None:
+        super().__init__(
+            f"{path} cannot be read: {error}. If that does not pass, remove it: what "
+            "it counted is lost"
+        )
+        self.path = path
+
+
 class Merger:
     """Reads our files again and again, and parses each key once.
 
@@ -49,21 +60,18 @@ class Merger:
         self._by_key: dict[str, _Series | None] = {}
         self._series: dict[tuple[str, tuple[str, ...], str | None], _Series] = {}
 
-    def merge(
-        self, files: Iterable[ListedFile], note_failure: Callable[[str], None]
-    ) -> Families:
+    def merge(self, files: Iterable[ListedFile]) -> Families:
         """Return the metrics of these files as one.
 
-        Calls ``note_failure`` with the path of a file that cannot be read, while the
-        exception is handled, and does without it.
+        Raises UnreadableError if a file cannot be read; none of a file that is gone.
         """
         totals: dict[_Series, float] = {}
         paths = set()
         for file in files:
             try:
                 self._add(file, totals)
-            except (OSError, Torn):
-                note_failure(file.path)
+            except (OSError, Torn) as error:
+                raise UnreadableError(file.path, error) from error
             paths.add(file.path)
         for path in self._layouts.keys() - paths:
             del self._layouts[path]
@@ -167,6 +175,7 @@ def _cumulated(counts: Mapping[Any, float]) -> Sequence[tuple[str, float]]:
 
 _REDUCE: Final[Mapping[str, Any]] = {
     "": operator.add,
+    "fine": operator.add,
     "sum": operator.add,
     "max": max,
     "min": min,

@@ -109,24 +109,29 @@ _SUBJECT: Final = {
 }
 
 
-def clear(directory: str, listing: Listing) -> None:
-    """Bury all whose slots nobody holds. Raises OSError; blocks for nobody."""
+def clear(directory: str, listing: Listing) -> int:
+    """Bury all whose slots nobody holds; return how many.
+
+    Raises OSError; blocks for nobody.
+    """
+    buried = 0
     for number, files in listing.live_by_slot().items():
         slot = hold(directory, number)
         if slot is None:
             continue
         try:
-            _reap(number, files)
+            buried += _reap(number, files)
         finally:
             slot.release()
+    return buried
 
 
-def reap(directory: str, number: int) -> None:
-    """Remove the live numbers of one who held this slot and died, if there are any.
+def reap(directory: str, number: int) -> bool:
+    """Remove the live numbers of one who held this slot and died; return if one did.
 
     Logs one warning if there were messages. The caller holds the slot. Raises OSError.
     """
-    _reap(number, look(directory).live_by_slot().get(number, ()))
+    return _reap(number, look(directory).live_by_slot().get(number, ()))
 
 
 def remove_live(directory: str, number: int) -> None:
@@ -134,7 +139,7 @@ def remove_live(directory: str, number: int) -> None:
     _remove(look(directory).live_by_slot().get(number, ()))
 
 
-def _reap(number: int, files: Sequence[ListedFile]) -> None:
+def _reap(number: int, files: Sequence[ListedFile]) -> bool:
     left: Counter[str] = Counter()
     for file in files:
         if file.mode == "livesum":
@@ -150,13 +155,17 @@ def _reap(number: int, files: Sequence[ListedFile]) -> None:
             ", ".join([*names, "..."] if len(left) > _NAMED else names),
             fields={"gomq_slot": number, "gomq_left": dict(left)},
         )
-    _remove(files)
+    return _remove(files)
 
 
-def _remove(files: Sequence[ListedFile]) -> None:
+def _remove(files: Sequence[ListedFile]) -> bool:
+    """Return whether there was any: its process may have tidied up meanwhile."""
+    was_there = False
     for file in files:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(file.path)  # noqa: PTH108 - a text, as everywhere here
+            was_there = True
+    return was_there
 
 
 def _messages_in(path: str) -> Counter[str]:

@@ -6,12 +6,15 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 import msgspec
 from prometheus_client.mmap_dict import mmap_key
 
+from django_gomq.bus.counts import HistogramState
 from django_gomq.bus.process.housekeeping import write_log
+from django_gomq.observability.metrics.broker_metrics import bound_texts
 from django_gomq.observability.metrics.catalogue import About, Catalogue, Kind, Mode
 
 from .files import NumberFile, Torn, number_path
@@ -62,12 +65,19 @@ class SlotWriter(Catalogue):
         self._directory = directory
         self._slot = slot
         self._given = given
+        if not Path(number_path(directory, "histogram", "", slot)).exists():
+            # Somebody removed what has the names of the client library's files.
+            Path(number_path(directory, "histogram", "fine", slot)).unlink(
+                missing_ok=True
+            )
         self._files: dict[tuple[Kind, Mode], NumberFile] = {}
         self._entries: dict[str, _Entry] = {}
         super().__init__(self._make_column)
 
-    def _make_column(self, about: About) -> _Column | _Buckets:
-        return (_Buckets if about.kind == "histogram" else _Column)(about, self._enter)
+    def _make_column(self, about: About) -> _Column | _Distribution:
+        if about.kind == "histogram":
+            return _Distribution(about, self._enter)
+        return _Column(about, self._enter)
 
     def _enter(
         self, about: About, name: str, labels: Mapping[str, str], own: float
@@ -106,13 +116,19 @@ class SlotWriter(Catalogue):
         """Whether readers find all files: nobody emptied the directory."""
         return all(cells.is_in_place for cells in self._files.values())
 
-    def given(self) -> Mapping[str, float]:
-        """Return what of ours stays in the files, by key."""
-        return {
-            key: item.own
-            for key, item in self._entries.items()
-            if item.about.kind != "gauge"
-        }
+    def given(self) -> tuple[set[str], Mapping[str, float]]:
+        """Return which counts of ours nobody reads any more, and what stays, by key."""
+        in_place = {id(file) for file in self._files.values() if file.is_in_place}
+        lost: set[str] = set()
+        left: dict[str, float] = {}
+        for key, item in self._entries.items():
+            if item.about.kind == "gauge":
+                continue
+            if id(item.cells) in in_place:
+                left[key] = item.own
+            else:
+                lost.add(key)
+        return lost, left
 
     def close(self) -> None:
         """Close the files as they are. Idempotent."""
@@ -146,55 +162,65 @@ class _Column:
             self._entries[where] = entry
 
 
-class _Buckets:
-    """The numbers of one histogram, by labels: each bucket's own count, and the sum."""
+class _Distribution:
+    """The numbers of one histogram, by labels: for Prometheus, and the fine ones."""
 
     def __init__(self, about: About, enter: Enter) -> None:
-        self._about = about
-        self._enter = enter
-        self._entries: dict[tuple[str, ...], list[_Entry]] = {}
+        self._shown = _Buckets(about, enter, "bucket")
+        fine = msgspec.structs.replace(about, mode="fine")
+        # Under other names than those above, as what a slot was given goes by names.
+        self._fine = _Buckets(fine, enter, "fine")
+        self._told: dict[tuple[str, ...], tuple[Sequence[int], float]] = {}
 
-    def add_metric(
-        self,
-        labels: Sequence[str],
-        buckets: Sequence[Sequence[Any]],
-        sum_value: float | None,
+    def add_state(
+        self, labels: Sequence[str], state: HistogramState, bounds: tuple[float, ...]
     ) -> None:
         where = tuple(labels)
-        numbers = _parts(buckets, sum_value or 0.0)
+        told = state.counts, state.sum_seconds
+        if self._told.get(where) == told:
+            return
+        is_whole = self._shown.write(where, state.within(bounds))
+        if self._fine.write(where, state) and is_whole:
+            self._told[where] = told
+
+
+class _Buckets:
+    """A histogram by some buckets: each bucket's own count, and the sum."""
+
+    def __init__(self, about: About, enter: Enter, suffix: str) -> None:
+        self._about = about
+        self._enter = enter
+        self._suffix = suffix
+        self._entries: dict[tuple[str, ...], list[_Entry]] = {}
+
+    def write(self, where: tuple[str, ...], state: HistogramState) -> bool:
+        """Write it by labels; return whether that went well."""
+        numbers = [*state.counts, state.sum_seconds]
         entries = self._entries.get(where)
         if entries is None:
-            self._add(where, [str(bucket[0]) for bucket in buckets], numbers)
-            return
+            return self._add(where, bound_texts(state.bounds), numbers)
         for entry, number in zip(entries, numbers, strict=True):
             if entry.own != number:
                 entry.write(number)
+        return True
 
     def _add(
         self, where: tuple[str, ...], bounds: Sequence[str], numbers: Sequence[float]
-    ) -> None:
+    ) -> bool:
         pairs = dict(zip(self._about.labels, where, strict=True))
-        name = self._about.name
-        series = [(f"{name}_bucket", {**pairs, "le": bound}) for bound in bounds]
-        series.append((f"{name}_sum", pairs))
+        name = f"{self._about.name}_{self._suffix}"
+        series = [(name, {**pairs, "le": bound}) for bound in bounds]
+        is_shown = self._about.mode != "fine"
+        series.append((f"{self._about.name if is_shown else name}_sum", pairs))
         made = [
             self._enter(self._about, name, labels, number)
             for (name, labels), number in zip(series, numbers, strict=True)
         ]
         entries = [entry for entry in made if entry is not None]
-        if len(entries) == len(made):
-            self._entries[where] = entries
-
-
-def _parts(buckets: Sequence[Sequence[Any]], sum_value: float) -> list[float]:
-    """Return the own count of each bucket, which the page cumulates, and the sum."""
-    numbers: list[float] = []
-    before = 0
-    for bucket in buckets:
-        numbers.append(bucket[1] - before)
-        before = bucket[1]
-    numbers.append(sum_value)
-    return numbers
+        if len(entries) < len(made):
+            return False
+        self._entries[where] = entries
+        return True
 
 
 _TORN: Final = "%s is no file of numbers and is made anew: %s"
