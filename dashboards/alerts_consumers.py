@@ -21,11 +21,13 @@ _KEY: Final = "job, broker, consumer"
 _IN_A_PROCESS: Final = "job, instance, broker, consumer"
 _PAUSED: Final = f"unless on ({_IN_A_PROCESS}) gomq_consumer_paused{{{JOB}}} == 1"
 _BOARD: Final = of_alert(CONSUMER, "job", "broker", "consumer")
+_SPILLED: Final = f"sum by ({_KEY}) (gomq_messages_spilled{{{JOB}}})"
 _ATTEMPTS: Final = "gomq_messages_processed_total"
 
 STALLED: Final = Alert(
     name="GomqConsumerStalled",
-    # In each process by itself: one that hangs among many must not hide behind them.
+    # In each instance by itself: one that hangs among many must not hide behind them.
+    # Behind a shared page it does; GomqHandlerStuck and GomqOldestMessageTooOld see it.
     expr=f"""\
 sum by ({_KEY}) (
   sum by ({_IN_A_PROCESS}) (gomq_channel_depth{{{JOB}}}) > 0
@@ -39,22 +41,47 @@ sum by ({_KEY}) (
     severity="critical",
     summary="{{ $labels.consumer }} stands still",
     description=(
-        "{{ $value | humanize }} messages wait for {{ $labels.consumer }} in processes "
+        "{{ $value | humanize }} messages wait for {{ $labels.consumer }} in instances "
         "that have not ended a single attempt for minutes, nor is it paused there. Its "
-        "handlers hang, or no thread is free for it."
+        "handlers hang, or those of another consumer that GomqHandlerStuck names leave "
+        "no thread for it."
+    ),
+    board=_BOARD,
+)
+STUCK: Final = Alert(
+    name="GomqHandlerStuck",
+    # Without patience: no age is reached by chance.
+    expr=f"""\
+max by ({_KEY}) (
+  gomq_handler_running_seconds{{{JOB}}}
+) > {at.RUNNING}""",
+    severity="critical",
+    summary="A handler of {{ $labels.consumer }} does not come to its end",
+    description=(
+        "One attempt of {{ $labels.consumer }} has been running for "
+        "{{ $value | humanizeDuration }} in one process at least, and keeps its "
+        "handler thread, or its place on the event loop, for as long. Whatever waits "
+        "behind it, this is the one to look at."
     ),
     board=_BOARD,
 )
 FAILING: Final = Alert(
     name="GomqConsumerFailing",
+    # Successes by what Prometheus saw of them, as it did the failures: when the last
+    # one was goes with its process at a deployment.
     expr=f"""\
 sum by ({_KEY}) (
   increase({_ATTEMPTS}{{{JOB}, {FAILED}}}[{at.FAILING_AFTER}s])
 ) > {at.FAILING_ATTEMPTS}
 unless on ({_KEY})
+sum by ({_KEY}) (
+  increase({_ATTEMPTS}{{{JOB}, outcome="success"}}[{at.FAILING_AFTER}s])
+) > 0
+unless on ({_KEY})
 time() - max by ({_KEY}) (
   gomq_last_success_timestamp_seconds{{{JOB}}}
 ) < {at.FAILING_AFTER}""",
+    patience=at.FAILING_FOR,
     severity="critical",
     summary="{{ $labels.consumer }} has no success at all",
     description=(
@@ -155,6 +182,43 @@ QUEUE_FULL: Final = Alert(
     ),
     board=of_alert(OVERVIEW, "job", "broker", "event"),
 )
+QUEUE_STALLED: Final = Alert(
+    name="GomqQueueStalled",
+    expr=f"""\
+max by (job, broker, event) (
+  gomq_queue_oldest_age_seconds{{{JOB}}}
+) > {at.QUEUE_AGE}""",
+    patience=at.QUEUE_AGE_FOR,
+    severity="critical",
+    summary="The queue of {{ $labels.event }} stands still",
+    description=(
+        "The oldest message of {{ $labels.event }} has waited "
+        "{{ $value | humanizeDuration }} for the dispatcher, in one process at least: "
+        "the dispatcher is dead or blocked, or a consumer with overflow=backpressure "
+        "holds the type back. No consumer sees what waits there."
+    ),
+    board=of_alert(OVERVIEW, "job", "broker", "event"),
+)
+SPILLED: Final = Alert(
+    name="GomqSpilledBacklog",
+    # An import that is worked off in an hour is what spilling is for. The window is
+    # shorter than the patience: the growth at its begin is over by then.
+    expr=f"""\
+{_SPILLED} > 0
+unless on ({_KEY})
+predict_linear(({_SPILLED})[10m:1m], {at.SPILLED_AHEAD}) <= 0
+unless on ({_KEY})
+gomq_consumer_paused{{{JOB}}} == 1""",
+    patience=at.SPILLED_FOR,
+    severity="warning",
+    summary="What {{ $labels.consumer }} spilled does not come back",
+    description=(
+        "{{ $value | humanize }} messages of {{ $labels.consumer }} wait in the table "
+        "gomq_spilled, some have for minutes without an end, and at their pace they "
+        "will for long: more comes than is handled. None is lost; the table grows."
+    ),
+    board=_BOARD,
+)
 PAUSED: Final = Alert(
     name="GomqConsumerPaused",
     expr=f"max by ({_KEY}) (gomq_consumer_paused{{{JOB}}}) == 1",
@@ -173,6 +237,7 @@ GROUP: Final = Group(
     "gomq-consumers",
     (
         STALLED,
+        STUCK,
         FAILING,
         ERRORS,
         OLDEST,
@@ -180,6 +245,8 @@ GROUP: Final = Group(
         CHANNEL_FULL,
         FILLING_UP,
         QUEUE_FULL,
+        QUEUE_STALLED,
+        SPILLED,
         PAUSED,
     ),
 )

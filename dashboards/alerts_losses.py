@@ -9,8 +9,9 @@ from dashboards.links import CONSUMER, OVERVIEW, of_alert
 from dashboards.promql import JOB, grown, with_severity
 from dashboards.rules import Alert, Group
 
-_NO_ROOM: Final = f'{JOB}, reason=~"queue_full|timeout|unavailable"'
-_NOT_RUNNING: Final = f'{JOB}, reason!~"queue_full|timeout|unavailable"'
+_LOST: Final = "queue_full|timeout|unavailable|not_made"
+_REFUSED: Final = f'{JOB}, reason=~"{_LOST}"'
+_NO_BROKER: Final = f'{JOB}, reason!~"{_LOST}"'
 
 
 def _refused(where: str) -> str:
@@ -35,19 +36,20 @@ DROPPED: Final = Alert(
 )
 REFUSED: Final = Alert(
     name="GomqMessagesRefused",
-    expr=_refused(_NO_ROOM),
+    expr=_refused(_REFUSED),
     severity="critical",
     summary="{{ $labels.event }} is refused: {{ $labels.reason }}",
     description=(
         "The broker {{ $labels.broker }} did not take {{ $value | humanize }} messages "
         "of {{ $labels.event }} ({{ $labels.reason }}): no consumer will see them. "
-        "emit() gave a false receipt, or raised where it is strict."
+        "emit() gave a false receipt, or raised where it is strict; of not_made, an "
+        "event of a model or signal whose data failed, only the log tells."
     ),
     board=of_alert(OVERVIEW, "job", "broker", "event"),
 )
 NOT_RUNNING: Final = Alert(
     name="GomqPublishWithoutBroker",
-    expr=_refused(_NOT_RUNNING),
+    expr=_refused(_NO_BROKER),
     severity="warning",
     summary="{{ $labels.event }} is emitted where no broker runs: {{ $labels.reason }}",
     description=(
@@ -82,7 +84,12 @@ UNACCOUNTED: Final = Alert(
 min_over_time(gomq:conservation_gap:sum{{{JOB}}}[5m])
 - max_over_time(gomq:conservation_gap:sum{{{JOB}}}[5m] offset 10m) > {at.UNACCOUNTED}
 and
-min_over_time(gomq:conservation_gap:sum{{{JOB}}}[5m]) > {at.UNACCOUNTED}""",
+min_over_time(gomq:conservation_gap:sum{{{JOB}}}[5m]) > {at.UNACCOUNTED}
+and
+gomq:conservation_gap:sum{{{JOB}}} > {at.UNACCOUNTED}""",
+    # While workers with and without a consumer take turns, what the others publish
+    # looks missing.
+    patience=120,
     severity="critical",
     summary="Messages for {{ $labels.consumer }} are gone without a trace",
     description=(

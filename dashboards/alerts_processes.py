@@ -27,36 +27,34 @@ DISPATCHER: Final = Alert(
 )
 THREADS: Final = Alert(
     name="GomqHandlerThreadsDown",
-    # A process that never emitted has no threads either, and nothing that waits.
-    expr=f"""\
-count by (job) (
-  gomq_threads{{{JOB}}} == 0
-  and on (job, instance)
-  {_WAITING}
-)""",
+    expr=f"sum by (job, thread) (gomq_threads_missing{{{JOB}}}) > 0",
     patience=at.DOWN_FOR,
     severity="critical",
-    summary="Messages wait where no handler thread runs",
+    summary="Threads of {{ $labels.job }} do not run: {{ $labels.thread }}",
     description=(
-        "{{ $value }} instances of {{ $labels.job }} have waiting messages and no "
-        "handler thread: nothing will handle them."
+        "{{ $value }} threads of started processes of {{ $labels.job }} that should "
+        "run do not ({{ $labels.thread }}), and could not be replaced: the system "
+        "gives no more. What they do for other threads is left undone."
     ),
     board=_BOARD,
 )
 BUSY: Final = Alert(
     name="GomqThreadsSaturated",
+    # In the process where it is most: one of several must not hide behind the others.
     expr=f"""\
-sum by (job) (avg_over_time(gomq_threads_busy{{{JOB}}}[10m]))
-/ sum by (job) (avg_over_time(gomq_threads{{{JOB}}}[10m]) > 0) > {at.THREADS_BUSY}
-and on (job)
-{_WAITING}""",
+max by (job) (
+  avg_over_time(gomq_threads_busy_ratio{{{JOB}}}[10m]) > {at.THREADS_BUSY}
+  and on (job, instance)
+  {_WAITING}
+)""",
     patience=at.THREADS_BUSY_FOR,
     severity="warning",
     summary="All handler threads of {{ $labels.job }} are at work",
     description=(
-        "{{ $value | humanizePercentage }} of the handler threads have been at work "
-        "for long, and messages wait for one. Consumers share them: one slow consumer "
-        "makes all others wait."
+        "In one process at least {{ $value | humanizePercentage }} of the handler "
+        "threads have been at work for long, and messages wait for one. Consumers "
+        "share them: one slow consumer makes all others wait. If its handlers hang, "
+        "GomqHandlerStuck names it."
     ),
     board=_BOARD,
 )
@@ -77,16 +75,38 @@ max by (job) (
 )
 RESTARTING: Final = Alert(
     name="GomqProcessesRestarting",
+    # Those that end in order, at a deployment or by max_requests, do not count.
+    # Rounded: increase() makes a little more of a few than they are.
     expr=f"""\
-max by (job) (
-  changes(gomq_start_time_seconds{{{JOB}}}[15m])
-) > {at.RESTARTS}""",
+round(sum by (job) (
+  increase(gomq_processes_killed_total{{{JOB}}}[15m])
+)) > {at.KILLED}""",
     severity="warning",
-    summary="Processes of {{ $labels.job }} start again and again",
+    summary="Processes of {{ $labels.job }} are killed again and again",
     description=(
-        "One address of {{ $labels.job }} was served by {{ $value }} new processes "
-        "within 15 minutes. What is queued in memory is lost with a process that "
-        "crashes, and no metric can count that."
+        "{{ $value | humanize }} processes of {{ $labels.job }} ended without a stop "
+        "within 15 minutes: killed, or crashed. What was queued in their memory is "
+        "lost; the log of those that are left says about how much."
+    ),
+    board=_BOARD,
+)
+MIXED: Final = Alert(
+    name="GomqProcessesMixed",
+    # A new process begins later than the one before it. Where this goes back and forth
+    # several processes answer, and none of them speaks for the others.
+    expr=f"""\
+max by (job, instance) (
+  resets(gomq_start_time_seconds{{{JOB}}}[15m]) > 2
+  and on (job, instance)
+  gomq_processes{{{JOB}}} == 1
+)""",
+    patience=120,
+    severity="warning",
+    summary="Several processes answer at {{ $labels.instance }}",
+    description=(
+        "Each scrape of {{ $labels.instance }} shows another process, so boards and "
+        "alerts of {{ $labels.job }} are wrong. Set PROMETHEUS_MULTIPROC_DIR, or give "
+        "each process a port with METRICS['PORT_RANGE']."
     ),
     board=_BOARD,
 )
@@ -96,11 +116,14 @@ TELEMETRY_ERRORS: Final = Alert(
 sum by (job, kind) (
 {grown("gomq_telemetry_errors_total", JOB, at.LOSS_WINDOW)}
 )""",
+    # One error, as at a start, is news for loss_window: only what goes on takes longer.
+    patience=at.TELEMETRY_ERRORS_FOR,
     severity="warning",
     summary="The metrics or spans of {{ $labels.job }} have errors of their own",
     description=(
-        "{{ $labels.kind }} failed {{ $value | humanize }} times. Events go on; what "
-        "boards and alerts say may be incomplete until it is repaired."
+        "{{ $labels.kind }} goes on failing, {{ $value | humanize }} times in the last "
+        "minutes. Events go on, too; what boards and alerts say may be incomplete "
+        "until it is repaired."
     ),
     board=_BOARD,
 )
@@ -125,5 +148,5 @@ unless on (job) count by (job) (gomq_build_info{{{JOB}}})""",
 
 GROUP: Final = Group(
     "gomq-processes",
-    (DISPATCHER, THREADS, BUSY, LOOP, RESTARTING, TELEMETRY_ERRORS, MISSING),
+    (DISPATCHER, THREADS, BUSY, LOOP, RESTARTING, MIXED, TELEMETRY_ERRORS, MISSING),
 )

@@ -82,7 +82,7 @@ def _time() -> list[Panel]:
             _by_bucket(HANDLER_TIME),
         ),
         graph(
-            "Wait, p95 and p50",
+            "Wait, p99, p95 and p50",
             About(
                 "Estimates from the buckets, by consumer.",
                 "p95 above the line: one message in twenty waits that long.",
@@ -93,9 +93,10 @@ def _time() -> list[Panel]:
             limit=at.WAIT_P95,
         ),
         graph(
-            "Handler time, p95 and p50",
+            "Handler time, p99, p95 and p50",
             About(
-                "Estimates from the buckets, by consumer.",
+                "Estimates from the buckets, by consumer. An attempt counts when it "
+                "ends; those in work are in Longest attempt in work.",
                 "A rise without more traffic.",
                 "What the handler calls got slow: its trace says what.",
             ),
@@ -120,14 +121,28 @@ def _room() -> list[Panel]:
         graph(
             "Room",
             About(
-                "What holds a place in the channel, against how many it has, over all "
-                "processes.",
+                "What holds a place in the channel, against how many it has (dashed), "
+                "over all processes.",
                 "The sum near the capacity: overflow decides about what comes next.",
                 "Waiting: more concurrency. Retries: see the exceptions. In a handler: "
                 "it is slow or hangs.",
             ),
             *queries,
-            Query(room, "{{consumer}} capacity"),
+            Query(room, "{{consumer}} capacity", dashed=True),
+            unit="short",
+        ),
+        graph(
+            "Spilled",
+            About(
+                "Messages that a full channel wrote into the database, and that are to "
+                "come back; only of consumers with overflow=spill.",
+                "A number that grows for longer than a burst: they do not keep up.",
+                "More concurrency, or a faster handler; nothing of it is lost.",
+            ),
+            Query(
+                f"sum by (consumer) (gomq_messages_spilled{{{CONSUMER}}})",
+                "{{consumer}}",
+            ),
             unit="short",
         ),
         graph(
@@ -152,19 +167,37 @@ def _work() -> list[Panel]:
     by_instance = rate("gomq_messages_processed_total", CONSUMER, "instance")
     success = f"gomq_last_success_timestamp_seconds{{{CONSUMER}}}"
     paused = f"max by (consumer) (gomq_consumer_paused{{{CONSUMER}}})"
+    running = f"max by (consumer) (gomq_handler_running_seconds{{{CONSUMER}}})"
+    in_work = f"sum by (consumer) (gomq_messages_in_flight{{{CONSUMER}}})"
     return [
+        graph(
+            "Longest attempt in work",
+            About(
+                "For how long the attempt that is in work longest has been running, "
+                "in the process where it is longest.",
+                "A line that climbs one second a second: that handler hangs.",
+                "Runbook GomqHandlerStuck.",
+            ),
+            Query(running, "{{consumer}}"),
+            unit=units.Seconds,
+            limit=at.RUNNING,
+        ),
         graph(
             "Utilisation",
             About(
                 "How many handlers are at work on average: seconds in the handler a "
-                "second, over all processes. Processes times concurrency is the most "
-                "there can be; a batch counts once.",
-                "A flat top: concurrency or THREADS is the limit.",
-                "Raise concurrency; where all threads are at work, THREADS.",
+                "second, over all processes; an attempt counts when it ends. Beside "
+                "it the messages in a handler now. Processes times concurrency is the "
+                "most there can be; a batch counts once on average, and each message "
+                "of it now.",
+                "A flat top: concurrency or THREADS is the limit. Messages in work "
+                "above an average of 0: their handlers hang.",
+                "Raise concurrency; where all threads are at work, THREADS. Where they "
+                "hang, runbook GomqHandlerStuck.",
             ),
             Query(rate(f"{HANDLER_TIME}_sum", CONSUMER, "consumer"), "{{consumer}}"),
+            Query(in_work, "{{consumer}} in work now"),
             unit="short",
-            width=THIRD,
         ),
         graph(
             "Attempts by process",
@@ -175,7 +208,6 @@ def _work() -> list[Panel]:
             ),
             Query(by_instance, "{{instance}}"),
             unit="ops",
-            width=THIRD,
         ),
         signed(
             "Conservation gap",
@@ -200,6 +232,7 @@ def _work() -> list[Panel]:
             ),
             Query(paused, "{{consumer}}"),
             {0: Word("runs", "green"), 1: Word("paused", "orange")},
+            width=THIRD,
         ),
         graph(
             "Since the last success",
@@ -210,6 +243,7 @@ def _work() -> list[Panel]:
             ),
             Query(f"time() - max by (consumer) ({success})", "{{consumer}}"),
             unit=units.Seconds,
+            width=THIRD,
         ),
     ]
 
@@ -227,5 +261,5 @@ def _by_consumer(metric: str) -> list[Query]:
             f"{{{{consumer}}}} p{100 * q:g}",
             exemplar=metric == HANDLER_TIME,
         )
-        for q in (0.95, 0.5)
+        for q in (0.99, 0.95, 0.5)
     ]

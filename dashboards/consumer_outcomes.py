@@ -14,7 +14,7 @@ from dashboards.panels import (
     graph,
     listing,
 )
-from dashboards.promql import CONSUMER, PAIR, rate
+from dashboards.promql import CONSUMER, OUTCOMES, PAIR, rate
 
 
 def outcomes() -> list[Panel]:
@@ -37,6 +37,7 @@ def _attempts() -> list[Panel]:
             ),
             unit="ops",
             stacked=True,
+            colours=OUTCOMES,
         ),
         graph(
             "Exceptions",
@@ -81,7 +82,7 @@ def _ends() -> list[Panel]:
                 rate("gomq_messages_dead_lettered_total", CONSUMER, "consumer"),
                 "{{consumer}}",
             ),
-            unit="ops",
+            unit="mps",
             width=THIRD,
         ),
         graph(
@@ -96,7 +97,7 @@ def _ends() -> list[Panel]:
                 rate("gomq_messages_dropped_total", PAIR, "consumer, reason"),
                 "{{consumer}} {{reason}}",
             ),
-            unit="ops",
+            unit="mps",
             width=THIRD,
         ),
     ]

@@ -8,8 +8,18 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards import board, links, variables
 from dashboards import thresholds as at
 from dashboards.board import Row
-from dashboards.panels import About, Column, Panel, Query, graph, listing, stat
-from dashboards.promql import FAILED
+from dashboards.panels import (
+    NAME,
+    QUARTER,
+    About,
+    Column,
+    Panel,
+    Query,
+    graph,
+    listing,
+    stat,
+)
+from dashboards.promql import FAILED, OUTCOMES
 
 _JOB = 'job=~"$job"'
 _BROKER = f'{_JOB}, broker=~"$broker"'
@@ -54,7 +64,7 @@ def _health() -> list[Panel]:
                 "Runbook GomqMessagesDropped.",
             ),
             f"sum(gomq:messages_dropped:rate5m{{{_PAIR}}})",
-            unit="ops",
+            unit="mps",
             limit=1e-9,
         ),
         stat(
@@ -65,11 +75,11 @@ def _health() -> list[Panel]:
                 "Runbook GomqMessagesRefused.",
             ),
             f"sum(gomq:messages_refused:rate5m{{{_EVENT}}})",
-            unit="ops",
+            unit="mps",
             limit=1e-9,
         ),
         stat(
-            "Fullest buffer",
+            "Fullest",
             About(
                 "How full the fullest queue or channel of any instance is.",
                 "Near 100 %.",
@@ -81,18 +91,31 @@ def _health() -> list[Panel]:
             limit=at.FILL,
         ),
         stat(
-            "Oldest message",
+            "Oldest",
             About(
                 "How long the oldest message that is due has waited, in any instance.",
                 "More than users would wait for what the handler does.",
                 "See which consumer in the table.",
             ),
-            f"max(gomq:channel_oldest_age_seconds:max{{{_CONSUMER}}})",
+            f"max(gomq:channel_oldest_age_seconds:max{{{_CONSUMER}}}"
+            f" or gomq:queue_oldest_age_seconds:max{{{_EVENT}}})",
             unit=units.Seconds,
             limit=at.OLDEST_AGE,
         ),
         stat(
-            "Failed attempts",
+            "In work",
+            About(
+                "For how long the attempt that is in work longest has been running, in "
+                "any instance.",
+                "A number that climbs: a handler hangs.",
+                "See which consumer in the table; runbook GomqHandlerStuck.",
+            ),
+            f"max(gomq:handler_running_seconds:max{{{_CONSUMER}}})",
+            unit=units.Seconds,
+            limit=at.RUNNING,
+        ),
+        stat(
+            "Failed",
             About(
                 "Which part of the attempts of 5 minutes did not succeed.",
                 "A part that stays.",
@@ -110,6 +133,7 @@ def _health() -> list[Panel]:
                 "Look at the targets in Prometheus.",
             ),
             f"sum(gomq:processes:sum{{{_JOB}}})",
+            width=QUARTER,
         ),
     ]
 
@@ -125,6 +149,10 @@ def _consumers() -> Panel:
         Query(f"{failed} / ({attempts} > 0)", "Failed"),
         Query(_quantile(0.95, "message_wait_seconds", key), "Wait p95"),
         Query(_quantile(0.95, "handler_duration_seconds", key), "Handler p95"),
+        Query(
+            f"max by ({key}) (gomq:handler_running_seconds:max{{{_CONSUMER}}})",
+            "In work",
+        ),
         Query(f"sum by ({key}) (gomq:channel_held:sum{{{_CONSUMER}}})", "Held"),
         Query(f"max by ({key}) (gomq:channel_fill:max{{{_CONSUMER}}})", "Full"),
         Query(dropped, "Dropped"),
@@ -132,15 +160,16 @@ def _consumers() -> Panel:
     ]
     columns = {
         "Broker": Column(),
-        "Consumer": Column(link=links.to_consumer("datasource", "job")),
+        "Consumer": Column(link=links.to_consumer("datasource", "job"), width=NAME),
         "Attempts": Column("ops"),
         "Failed": Column(units.PercentUnit, at.ERROR_RATIO),
         "Wait p95": Column(units.Seconds, at.WAIT_P95),
         "Handler p95": Column(units.Seconds),
+        "In work": Column(units.Seconds, at.RUNNING),
         "Held": Column(),
         "Full": Column(units.PercentUnit, at.FILL),
-        "Dropped": Column("ops", 1e-9),
-        "Dead letters": Column("ops", 1e-9),
+        "Dropped": Column("mps", 1e-9),
+        "Dead letters": Column("mps", 1e-9),
     }
     about = About(
         "Every consumer over all instances, with rates of 5 minutes. Held is what "
@@ -164,7 +193,7 @@ def _lines() -> list[Panel]:
                 f"sum by (event) (gomq:messages_published:rate5m{{{_EVENT}}})",
                 "{{event}}",
             ),
-            unit="ops",
+            unit="mps",
             stacked=True,
         ),
         graph(
@@ -177,6 +206,7 @@ def _lines() -> list[Panel]:
             Query(f"sum by (outcome) ({_ATTEMPTS}{{{_PAIR}}})", "{{outcome}}"),
             unit="ops",
             stacked=True,
+            colours=OUTCOMES,
         ),
         graph(
             "Waiting for the dispatcher",
@@ -192,7 +222,7 @@ def _lines() -> list[Panel]:
             "Held by consumers",
             About(
                 "What waits, is scheduled or in flight, against the room of all "
-                "instances.",
+                "instances (dashed).",
                 "Near the capacity.",
                 "More concurrency, or more instances.",
             ),
@@ -203,6 +233,7 @@ def _lines() -> list[Panel]:
             Query(
                 f"sum by (consumer) (gomq:channel_capacity:sum{{{_CONSUMER}}})",
                 "{{consumer}} capacity",
+                dashed=True,
             ),
             unit="short",
         ),

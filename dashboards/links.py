@@ -8,6 +8,7 @@ OVERVIEW: Final = "gomq-overview"
 CONSUMER: Final = "gomq-consumer"
 TELEMETRY: Final = "gomq-telemetry"
 FLEET: Final = "gomq-fleet"
+SERVERS: Final = "gomq-servers"
 
 _DRILL_DOWN_KEEPS: Final = ("datasource", "job", "instance")
 

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models import units
 
 from dashboards import links
 from dashboards import thresholds as at
-from dashboards.panels import About, Column, Panel, Query, listing
+from dashboards.panels import NAME, About, Column, Panel, Query, listing
 from dashboards.promql import CONSUMER, FAILED, PAIR, channel_fill, quantile, rate
 
 _ATTEMPTS = "gomq_messages_processed_total"
@@ -26,6 +26,9 @@ def consumers() -> Panel:
             quantile(0.95, "gomq_handler_duration_seconds", CONSUMER, key),
             "Handler p95",
         ),
+        Query(
+            f"max by ({key}) (gomq_handler_running_seconds{{{CONSUMER}}})", "In work"
+        ),
         Query(f"sum by ({key}) (gomq_channel_depth{{{CONSUMER}}})", "Waiting"),
         Query(f"max by ({key}) ({channel_fill(CONSUMER)})", "Full"),
         Query(f"sum by ({key}) (increase({_DROPPED}{{{PAIR}}}[$__range]))", "Dropped"),
@@ -38,11 +41,12 @@ def consumers() -> Panel:
     ]
     columns = {
         "Broker": Column(),
-        "Consumer": Column(link=links.to_consumer()),
+        "Consumer": Column(link=links.to_consumer(), width=NAME),
         "Attempts": Column("ops"),
         "Failed": Column(units.PercentUnit, at.ERROR_RATIO),
         "Wait p95": Column(units.Seconds, at.WAIT_P95),
         "Handler p95": Column(units.Seconds),
+        "In work": Column(units.Seconds, at.RUNNING),
         "Waiting": Column(),
         "Full": Column(units.PercentUnit, at.FILL),
         "Dropped": Column(limit=0.5),
@@ -51,7 +55,8 @@ def consumers() -> Panel:
     }
     about = About(
         "Every consumer: attempts a second, what became of them, how long messages "
-        "wait and how full its channel is. Drops and dead letters are those of the "
+        "wait, for how long the longest attempt in work has been running, and how full "
+        "the fullest channel is. Drops and dead letters are those of the "
         "time range. A click on a name opens the consumer's board.",
         "Red cells, or a last success that is long ago while there are attempts.",
         "Sort by the column that matters, and open the worst one.",

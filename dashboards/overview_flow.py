@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboards.panels import About, Panel, Query, graph
-from dashboards.promql import CONSUMER, EVENT, PAIR, rate
+from dashboards.promql import CONSUMER, EVENT, OUTCOMES, PAIR, rate
 
 _DROPPED = "gomq_messages_dropped_total"
 _REFUSED = "gomq_messages_refused_total"
@@ -22,7 +22,7 @@ def flow() -> list[Panel]:
                 "looks like a jump.",
             ),
             Query(rate("gomq_messages_published_total", EVENT, "event"), "{{event}}"),
-            unit="ops",
+            unit="mps",
             stacked=True,
         ),
         graph(
@@ -37,6 +37,7 @@ def flow() -> list[Panel]:
             ),
             unit="ops",
             stacked=True,
+            colours=OUTCOMES,
         ),
         graph(
             "Lost",
@@ -48,7 +49,7 @@ def flow() -> list[Panel]:
             ),
             Query(rate(_DROPPED, PAIR, "consumer, reason"), "{{consumer}} {{reason}}"),
             Query(rate(_REFUSED, EVENT, "event, reason"), "{{event}} {{reason}}"),
-            unit="ops",
+            unit="mps",
         ),
         graph(
             "Not handled",
@@ -63,14 +64,16 @@ def flow() -> list[Panel]:
                 rate("gomq_messages_dead_lettered_total", CONSUMER, "consumer"),
                 "{{consumer}} dead-lettered",
             ),
+            # A type with consumers has no series of those that nobody consumes.
             Query(
-                rate("gomq_messages_unconsumed_total", EVENT, "event"),
+                f"{rate('gomq_messages_unconsumed_total', EVENT, 'event')} "
+                f"or 0 * {rate('gomq_messages_published_total', EVENT, 'event')}",
                 "{{event}} unconsumed",
             ),
             Query(
                 rate("gomq_messages_rolled_back_total", EVENT, "event"),
                 "{{event}} rolled back",
             ),
-            unit="ops",
+            unit="mps",
         ),
     ]

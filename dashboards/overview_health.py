@@ -53,19 +53,21 @@ def health() -> list[Panel]:
         stat(
             "Stand still",
             About(
-                "Consumers, by process, that have messages waiting and ended no "
-                "attempt lately. Paused ones do not count.",
+                "Consumers, by instance, that have messages waiting and ended no "
+                "attempt lately, or of which one attempt runs for too long. Paused "
+                "ones do not count.",
                 "A number that stays for minutes. A handler that takes long shows here "
                 "for a while.",
-                "Open the consumer's board; runbook GomqConsumerStalled.",
+                "Sort the table by In work; runbooks GomqHandlerStuck and "
+                "GomqConsumerStalled.",
             ),
             _stalled(),
             limit=1,
         ),
         stat(
-            "Fullest buffer",
+            "Fullest",
             About(
-                "How full the fullest queue or channel of all is.",
+                "How full the fullest queue or channel of any process is.",
                 "Near 100 %: then queues refuse and channels do what their overflow "
                 "says.",
                 "See which one under Waiting. More concurrency or threads, a faster "
@@ -76,18 +78,20 @@ def health() -> list[Panel]:
             limit=at.FILL,
         ),
         stat(
-            "Oldest message",
+            "Oldest",
             About(
-                "How long the oldest message that is due has waited for its handler.",
+                "How long the oldest message that is due has waited, for its handler "
+                "or for the dispatcher.",
                 "More than users would wait for what the handler does.",
-                "Open the board of the consumer that the table shows with that age.",
+                "See under Waiting whose it is.",
             ),
-            f"max(gomq_channel_oldest_age_seconds{{{CONSUMER}}})",
+            f"max(gomq_channel_oldest_age_seconds{{{CONSUMER}}}"
+            f" or gomq_queue_oldest_age_seconds{{{EVENT}}})",
             unit=units.Seconds,
             limit=at.OLDEST_AGE,
         ),
         stat(
-            "Failed attempts",
+            "Failed",
             About(
                 "Which part of the attempts failed: errors, timeouts, rejects.",
                 "A part that stays. Retries hide it until they run out.",
@@ -98,14 +102,14 @@ def health() -> list[Panel]:
             limit=at.ERROR_RATIO,
         ),
         stat(
-            "Threads at work",
+            "Busy",
             About(
-                "Which part of the handler threads is at work now.",
+                "Which part of the handler threads is at work now, in the process "
+                "where it is most.",
                 "All of them for long while messages wait: consumers share them.",
                 "Raise THREADS, or find the slow consumer in the table.",
             ),
-            f"sum(gomq_threads_busy{{{PROCESS}}})"
-            f" / (sum(gomq_threads{{{PROCESS}}}) > 0)",
+            f"max(gomq_threads_busy_ratio{{{PROCESS}}})",
             unit=units.PercentUnit,
             limit=at.THREADS_BUSY,
         ),
@@ -124,8 +128,10 @@ def health() -> list[Panel]:
 def _stalled() -> str:
     key = "job, instance, broker, consumer"
     attempts = rate(_ATTEMPTS, CONSUMER, key)
+    running = f"max by ({key}) (gomq_handler_running_seconds{{{CONSUMER}}})"
     return (
-        f"count(sum by ({key}) (gomq_channel_depth{{{CONSUMER}}}) > 0"
+        f"count((sum by ({key}) (gomq_channel_depth{{{CONSUMER}}}) > 0"
         f" unless on ({key}) gomq_consumer_paused{{{CONSUMER}}} == 1"
-        f" and on ({key}) {attempts} == 0) or vector(0)"
+        f" and on ({key}) {attempts} == 0)"
+        f" or {running} > {at.RUNNING}) or vector(0)"
     )

@@ -50,6 +50,37 @@ def waiting() -> list[Panel]:
             unit="short",
         ),
         graph(
+            "Longest attempt in work",
+            About(
+                "For how long the attempt that is in work longest has been running, by "
+                "consumer, in the process where it is longest.",
+                "A line that climbs one second a second: that handler hangs, and with "
+                "it a thread that others may wait for.",
+                "Runbook GomqHandlerStuck.",
+            ),
+            Query(
+                f"max by (consumer) (gomq_handler_running_seconds{{{CONSUMER}}})",
+                "{{consumer}}",
+            ),
+            unit=units.Seconds,
+            limit=at.RUNNING,
+        ),
+        graph(
+            "Oldest message in a queue",
+            About(
+                "How long the oldest message has waited for the dispatcher, by event "
+                "type, in the process where it is longest.",
+                "More than moments: none of its consumers sees these messages.",
+                "Runbook GomqQueueStalled.",
+            ),
+            Query(
+                f"max by (event) (gomq_queue_oldest_age_seconds{{{EVENT}}})",
+                "{{event}}",
+            ),
+            unit=units.Seconds,
+            limit=at.QUEUE_AGE,
+        ),
+        graph(
             "How full",
             About(
                 "The fullest channel of each consumer and the fullest queue of each "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from grafana_foundation_sdk.builders import common as build
@@ -23,6 +24,15 @@ FULL: Final = 24
 HALF: Final = 12
 THIRD: Final = 8
 EIGHTH: Final = 3
+QUARTER: Final = 6
+
+# So that a legend of three lines is seen, which has a third of a panel at most.
+_HIGH: Final = 9
+# What an axis reaches at least, so that a line of zeros has no axis up to 100.
+_LEAST_TOP: Final = {"short": 1, "percentunit": 1, "ops": 0.1, "mps": 0.1, "s": 0.01}
+# Pixels; Grafana's own least is 150, too much for a table of twelve columns.
+_NARROW: Final = 80
+NAME: Final = 190
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,8 @@ class Query:
     expr: str
     name: str = ""
     exemplar: bool = False
+    dashed: bool = False
+    """For what bounds the others, as a capacity does; the legend leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,8 @@ class Column:
     link: str = ""
     label: str = ""
     """Which label it shows, if not the one of its own name."""
+    width: int | None = None
+    """Pixels; the others share what is left."""
 
 
 Panel = dashboard.Panel
@@ -62,13 +76,22 @@ Limit = Threshold | float | None
 
 
 def stat(
-    title: str, about: About, expr: str, *, unit: str = "short", limit: Limit = None
+    title: str,
+    about: About,
+    expr: str,
+    *,
+    unit: str = "short",
+    limit: Limit = None,
+    width: int = EIGHTH,
 ) -> Panel:
     """Return one number of now, red from the limit on."""
     made = _begin(stats.Panel(), title, about).unit(unit).thresholds(_steps(limit))
     made.reduce_options(build.ReduceDataOptions().calcs(["lastNotNull"]))
     made.color_mode(common.BigValueColorMode.BACKGROUND_SOLID)
-    made.graph_mode(common.BigValueGraphMode.NONE).no_value("-").span(EIGHTH).height(4)
+    made.graph_mode(common.BigValueGraphMode.NONE).no_value("-").span(width).height(4)
+    made.mappings([_nothing("#808080")])
+    if unit == _PERCENT:
+        made.decimals(1)
     built: Panel = made.with_target(_instant(Query(expr))).build()
     return built
 
@@ -81,19 +104,25 @@ def graph(
     width: int = HALF,
     stacked: bool = False,
     limit: Limit = None,
+    colours: Mapping[str, str] = MappingProxyType({}),
 ) -> Panel:
-    """Return lines over time; the limit is a dashed line."""
+    """Return lines over time; the limit is a dashed line, colours are by legend."""
     made = _begin(timeseries.Panel(), title, about).unit(unit).min(0)
-    made.span(width).height(8).fill_opacity(20 if stacked else 0).line_width(1)
-    made.legend(_legend()).tooltip(_tooltip())
+    made.span(width).height(_HIGH).fill_opacity(20 if stacked else 0).line_width(1)
+    made.legend(_legend()).tooltip(_tooltip()).axis_soft_max(_LEAST_TOP[unit])
     if stacked:
         made.stacking(build.StackingConfig().mode(common.StackingMode.NORMAL))
     if limit is not None:
         style = common.GraphThresholdsStyleMode.DASHED
         made.thresholds(_steps(limit))
         made.thresholds_style(build.GraphThresholdsStyleConfig().mode(style))
-    for query in queries:
+    for name, colour in colours.items():
+        fixed = {"mode": "fixed", "fixedColor": colour}
+        made.override_by_name(name, [dashboard.DynamicConfigValue("color", fixed)])
+    for index, query in enumerate(queries):
         made.with_target(_over_time(query))
+        if query.dashed:
+            made.override_by_query(ref_id(index), _dashes())
     built: Panel = made.build()
     return built
 
@@ -108,7 +137,7 @@ def signed(title: str, about: About, *queries: Query, unit: str, width: int) -> 
 
 def heat(title: str, about: About, query: Query) -> Panel:
     """Return a histogram over time, by its own buckets."""
-    made = _begin(heatmaps.Panel(), title, about).span(HALF).height(9)
+    made = _begin(heatmaps.Panel(), title, about).span(HALF).height(_HIGH)
     made.calculate(False).y_axis(heatmaps.YAxisConfig().unit("s")).unit("short")
     colours = heatmaps.HeatmapColorOptions().mode(heatmap.HeatmapColorMode.SCHEME)
     made.color(colours.scheme("Oranges").exponent(0.5).steps(64))
@@ -128,15 +157,24 @@ class Word:
     colour: str
 
 
-def states(title: str, about: About, query: Query, words: Mapping[int, Word]) -> Panel:
+def states(
+    title: str,
+    about: About,
+    query: Query,
+    words: Mapping[int, Word],
+    *,
+    width: int = HALF,
+) -> Panel:
     """Return what something was, over time: a word for each value."""
-    made = _begin(statetimeline.Panel(), title, about).span(HALF).height(8)
+    made = _begin(statetimeline.Panel(), title, about).span(width).height(_HIGH)
     options = {
         str(value): dashboard.ValueMappingResult(text=word.text, color=word.colour)
         for value, word in words.items()
     }
     made.mappings([dashboard.ValueMap(options=options)]).unit("short")
-    made.legend(_legend()).merge_values(True)
+    list_of_words = build.VizLegendOptions().show_legend(True)
+    list_of_words.display_mode(common.LegendDisplayMode.LIST)
+    made.legend(list_of_words.placement(_BELOW)).merge_values(True)
     built: Panel = made.with_target(_over_time(query)).build()
     return built
 
@@ -153,7 +191,8 @@ def listing(
 
     ``columns`` are in the order of the table; a query's column has its name.
     """
-    made = _begin(table.Panel(), title, about).unit("short").span(width).height(9)
+    made = _begin(table.Panel(), title, about).unit("short").span(width)
+    made.height(_HIGH).min_width(_NARROW).mappings([_nothing("transparent")])
     for query in queries:
         made.with_target(_instant(query).format(PromQueryFormat.TABLE))
     made.with_transformation(
@@ -190,16 +229,36 @@ def _steps(limit: Limit) -> ThresholdsConfig:
 
 def _legend() -> build.VizLegendOptions:
     made = build.VizLegendOptions().show_legend(True).calcs(["lastNotNull", "max"])
-    made.display_mode(common.LegendDisplayMode.TABLE)
-    return made.placement(common.LegendPlacement.BOTTOM)
+    made.display_mode(common.LegendDisplayMode.TABLE).placement(_BELOW)
+    # It has room for three: those that reached most, not those that come first.
+    return made.sort_by("Max").sort_desc(True)
 
 
+def _dashes() -> list[dashboard.DynamicConfigValue]:
+    style = {"fill": "dash", "dash": [10, 10]}
+    hidden = {"legend": True, "tooltip": False, "viz": False}
+    return [
+        dashboard.DynamicConfigValue("custom.lineStyle", style),
+        dashboard.DynamicConfigValue("custom.hideFrom", hidden),
+    ]
+
+
+_PERCENT: Final = "percentunit"
+_BELOW: Final = common.LegendPlacement.BOTTOM
 _SINGLE: Final = common.TooltipDisplayMode.SINGLE
 
 
 def _tooltip() -> build.VizTooltipOptions:
     made = build.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI)
     return made.sort(common.SortOrder.DESCENDING)
+
+
+def _nothing(colour: str) -> dashboard.SpecialValueMap:
+    # Else it is as green as what is well; and a quantile of nothing is NaN.
+    shown = dashboard.ValueMappingResult(text="-", color=colour)
+    match = dashboard.SpecialValueMatch.NULL_AND_NAN
+    options = dashboard.DashboardSpecialValueMapOptions(match=match, result=shown)
+    return dashboard.SpecialValueMap(options=options)
 
 
 def _order(
@@ -229,12 +288,16 @@ def ref_id(number: int) -> str:
 
 def _properties(column: Column) -> list[dashboard.DynamicConfigValue]:
     made = [dashboard.DynamicConfigValue(id_val="unit", value=column.unit)]
+    if column.unit == _PERCENT:
+        made.append(dashboard.DynamicConfigValue("decimals", 1))
     if column.limit is not None:
         cell = {"type": "color-background", "mode": "gradient"}
         made += [
             dashboard.DynamicConfigValue("thresholds", _steps(column.limit).build()),
             dashboard.DynamicConfigValue("custom.cellOptions", cell),
         ]
+    if column.width is not None:
+        made.append(dashboard.DynamicConfigValue("custom.width", column.width))
     if column.link:
         link = [{"title": "The consumer's board", "url": column.link}]
         made.append(dashboard.DynamicConfigValue("links", link))

@@ -16,6 +16,13 @@ CONSUMER: Final = f'{BROKER}, consumer=~"$consumer"'
 PAIR: Final = f'{EVENT}, consumer=~"$consumer"'
 
 FAILED: Final = 'outcome!="success"'
+OUTCOMES: Final = {
+    "success": "green",
+    "error": "red",
+    "timeout": "orange",
+    "rejected": "purple",
+}
+"""Of attempts, with their colours."""
 WAIT: Final = "gomq_message_wait_seconds"
 HANDLER_TIME: Final = "gomq_handler_duration_seconds"
 """The one whose buckets have exemplars."""
@@ -25,6 +32,7 @@ _HELD_BY_A_CHANNEL: Final = (
     "gomq_messages_scheduled",
     "gomq_messages_in_flight",
 )
+_HELD_BEHIND_IT: Final = ("gomq_messages_spilled",)
 _ENDED: Final = ("gomq_messages_dropped_total", "gomq_messages_dead_lettered_total")
 
 
@@ -47,8 +55,8 @@ def channel_held(where: str) -> str:
 
 
 def channel_fill(where: str) -> str:
-    """Return how full each channel is, by instance."""
-    return f"({channel_held(where)}) / (gomq_channel_capacity{{{where}}} > 0)"
+    """Return how full each channel is, by instance: that of its fullest process."""
+    return f"gomq_channel_fill_ratio{{{where}}}"
 
 
 def queue_fill(where: str) -> str:
@@ -61,7 +69,9 @@ def gap(queues: str, consumers: str, by: str) -> str:
     """Return how far the law of conservation is from holding.
 
     What was dispatched to a consumer is what left the queues of its types in the same
-    process; which types those are, its own series tell.
+    process; which types those are, its own series tell. They outlive it in a shared
+    directory: a consumer counts while a process has a channel for it. Brokers with a
+    server are left out: who publishes there is not who is given it.
     """
     queue = "job, instance, broker, event"
     published, depth, delayed = (
@@ -72,8 +82,12 @@ def gap(queues: str, consumers: str, by: str) -> str:
             "gomq_messages_delayed",
         )
     )
+    lives = (
+        f"and on (job, instance, broker, consumer) gomq_channel_depth{{{consumers}}}"
+        f" unless on (job, broker) gomq_backend_up{{{queues}}}"
+    )
     success = f'gomq_messages_processed_total{{{consumers}, outcome="success"}}'
-    other = "|".join((*_HELD_BY_A_CHANNEL, *_ENDED))
+    other = "|".join((*_HELD_BY_A_CHANNEL, *_HELD_BEHIND_IT, *_ENDED))
     return f"""\
 sum by ({by}) (
   (
@@ -82,11 +96,12 @@ sum by ({by}) (
     - {delayed}
   )
   * on ({queue}) group_right ()
-  (0 * sum by ({queue}, consumer) ({success}) + 1)
+  (0 * sum by ({queue}, consumer) ({success}) + 1 {lives})
 )
 - sum by ({by}) (
-  {success}
-  or {{__name__=~"{other}", {consumers}}}
+  ({success}
+  or {{__name__=~"{other}", {consumers}}})
+  {lives}
 )"""
 
 

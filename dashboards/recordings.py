@@ -53,6 +53,18 @@ GROUP: Final = Group(
             _CHANNEL,
             f"gomq_channel_oldest_age_seconds{{{JOB}}}",
         ),
+        _of(
+            "handler_running_seconds",
+            "max",
+            _CHANNEL,
+            f"gomq_handler_running_seconds{{{JOB}}}",
+        ),
+        _of(
+            "queue_oldest_age_seconds",
+            "max",
+            _QUEUE,
+            f"gomq_queue_oldest_age_seconds{{{JOB}}}",
+        ),
         Recording(name="gomq:conservation_gap:sum", expr=gap(JOB, JOB, _CHANNEL)),
         _of("processes", "sum", "job", f"gomq_processes{{{JOB}}}"),
     ),

@@ -15,21 +15,34 @@ from dashboards import (
     alerts_consumers,
     alerts_losses,
     alerts_processes,
+    alerts_servers,
     consumer,
     fleet,
     overview,
     recordings,
+    servers,
     telemetry,
 )
 from dashboards.promql import JOB
 from dashboards.rules import DASHBOARD_URL, RUNBOOK_URL, to_yaml
 from dashboards.thresholds import ALL, Level
 
-ALERTS: Final = (alerts_losses.GROUP, alerts_consumers.GROUP, alerts_processes.GROUP)
+ALERTS: Final = (
+    alerts_losses.GROUP,
+    alerts_consumers.GROUP,
+    alerts_processes.GROUP,
+    alerts_servers.GROUP,
+)
 RECORDINGS: Final = (recordings.GROUP,)
 _IN_A_MENU: Final = "inControlsMenu"
 """Where the SDK would hide links and annotations; without a place they are seen."""
-_BOARDS: Final = (overview.make, consumer.make, telemetry.make, fleet.make)
+_BOARDS: Final = (
+    overview.make,
+    consumer.make,
+    telemetry.make,
+    fleet.make,
+    servers.make,
+)
 
 
 def files() -> dict[str, str]:

@@ -63,11 +63,28 @@ def _processes() -> list[Panel]:
             width=THIRD,
         ),
         graph(
+            "Killed processes",
+            About(
+                "Processes that ended without a stop, by job, as those that share "
+                "PROMETHEUS_MULTIPROC_DIR with them found; without it nobody does.",
+                "Anything above zero: what was queued in their memory is lost.",
+                "Runbook GomqProcessesRestarting.",
+            ),
+            Query(
+                f"sum by (job) (increase(gomq_processes_killed_total{{{PROCESS}}}"
+                "[$__rate_interval]))",
+                "{{job}}",
+            ),
+            unit="short",
+            width=THIRD,
+        ),
+        graph(
             "Since the start",
             About(
                 "How long the process (of several: the youngest) has counted.",
-                "A saw with short teeth: it starts again and again.",
-                "Runbook GomqProcessesRestarting.",
+                "A saw with short teeth: it starts again and again; if it also falls "
+                "back, several processes answer at one address.",
+                "Runbooks GomqProcessesRestarting and GomqProcessesMixed.",
             ),
             Query(up, "{{instance}}"),
             unit=units.Seconds,
@@ -84,20 +101,6 @@ def _processes() -> list[Panel]:
             {"Job": Column(), "Version": Column(), "Instances": Column()},
             width=THIRD,
         ),
-        states(
-            "Dispatchers",
-            About(
-                "Whether the dispatcher of each broker runs where it was started; in "
-                "the instance where it is worst.",
-                "down: every emit there is refused.",
-                "Runbook GomqDispatcherDown.",
-            ),
-            Query(
-                f"min by (job, broker) (gomq_dispatcher_up{{{BROKER}}})",
-                "{{job}} {{broker}}",
-            ),
-            {0: Word("down", "red"), 1: Word("up", "green")},
-        ),
         listing(
             "Backends",
             About(
@@ -112,7 +115,22 @@ def _processes() -> list[Panel]:
                 "Backend": Column(),
                 "Consumers": Column(),
             },
-            width=HALF,
+            width=THIRD,
+        ),
+        states(
+            "Dispatchers",
+            About(
+                "Whether the dispatcher of each broker runs where it was started; in "
+                "the instance where it is worst.",
+                "down: every emit there is refused.",
+                "Runbook GomqDispatcherDown.",
+            ),
+            Query(
+                f"min by (job, broker) (gomq_dispatcher_up{{{BROKER}}})",
+                "{{job}} {{broker}}",
+            ),
+            {0: Word("down", "red"), 1: Word("up", "green")},
+            width=THIRD,
         ),
     ]
 
@@ -130,6 +148,37 @@ def _threads() -> list[Panel]:
             ),
             Query(f"sum by (instance) (gomq_threads{{{PROCESS}}})", "{{instance}} run"),
             Query(busy, "{{instance}} at work"),
+            unit="short",
+        ),
+        graph(
+            "Busiest process",
+            About(
+                "Which part of the handler threads is at work, in the process of each "
+                "instance where it is most. A thread that was replaced does not count.",
+                "100 % for long: in that process every consumer waits for a thread.",
+                "Runbook GomqThreadsSaturated; which handler has the threads, Longest "
+                "attempt in work on the overview says.",
+            ),
+            Query(
+                f"max by (instance) (gomq_threads_busy_ratio{{{PROCESS}}})",
+                "{{instance}}",
+            ),
+            unit=units.PercentUnit,
+            limit=at.THREADS_BUSY,
+        ),
+        graph(
+            "Missing threads",
+            About(
+                "Threads that should run in started processes and do not, by what they "
+                "are for.",
+                "Anything above zero for longer than a second or two: a thread that "
+                "dies is replaced at once.",
+                "Runbook GomqHandlerThreadsDown.",
+            ),
+            Query(
+                f"sum by (thread) (gomq_threads_missing{{{PROCESS}}})",
+                "{{thread}}",
+            ),
             unit="short",
         ),
         graph(
@@ -164,17 +213,31 @@ def _costs() -> list[Panel]:
             ),
             Query(f"scrape_duration_seconds{{{PROCESS}}}", "{{instance}}"),
             unit=units.Seconds,
+            width=THIRD,
         ),
         graph(
             "Series",
             About(
                 "Series of django-gomq by instance, and samples of the whole scrape.",
-                "A number that grows: event types are made up at run time.",
-                "Name them in GOMQ['EVENTS']; beyond 200 they share `_other`.",
+                "A number that grows: classes of errors, or event types where "
+                "`UNDECLARED_EVENTS` allows them, are made up at run time.",
+                "It ends at 20 classes of each consumer, and at so many types.",
             ),
             Query(f"count by (instance) ({everything})", "{{instance}} django-gomq"),
             Query(f"scrape_samples_scraped{{{PROCESS}}}", "{{instance}} all"),
             unit="short",
+            width=THIRD,
+        ),
+        graph(
+            "Reached by Prometheus",
+            About(
+                "1 while Prometheus can scrape an instance.",
+                "0, or a line that ends: its alerts are silent.",
+                "Look at the target's error in Prometheus.",
+            ),
+            Query(f"up{{{PROCESS}}}", "{{instance}}"),
+            unit="short",
+            width=THIRD,
         ),
         listing(
             "Series by metric",
@@ -200,16 +263,5 @@ def _costs() -> list[Panel]:
                 "{{instance}} {{kind}}",
             ),
             unit="ops",
-        ),
-        graph(
-            "Reached by Prometheus",
-            About(
-                "1 while Prometheus can scrape an instance.",
-                "0, or a line that ends: its alerts are silent.",
-                "Look at the target's error in Prometheus.",
-            ),
-            Query(f"up{{{PROCESS}}}", "{{instance}}"),
-            unit="short",
-            width=HALF,
         ),
     ]

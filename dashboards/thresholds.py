@@ -14,7 +14,7 @@ Unit = Literal[
     "ratio",
     "messages",
     "attempts",
-    "restarts",
+    "processes",
     "per second",
 ]
 """Prometheus takes whole seconds where a number is a length of time."""
@@ -71,6 +71,18 @@ STALLED_FOR: Final = Threshold(
     "whole seconds",
     "how long a consumer has to stand still to alert",
 )
+RUNNING: Final = Threshold(
+    "running", 300, "seconds", "how long one attempt of a handler may run"
+)
+QUEUE_AGE: Final = Threshold(
+    "queue_age", 60, "seconds", "how long a message may wait for the dispatcher"
+)
+QUEUE_AGE_FOR: Final = Threshold(
+    "queue_age_for",
+    60,
+    "whole seconds",
+    "how long it has to be that old to alert",
+)
 FILL: Final = Threshold(
     "fill", 0.8, "ratio", "how full a queue or a channel may be of what it holds"
 )
@@ -90,7 +102,7 @@ OLDEST_FOR: Final = Threshold(
     "oldest_for", 300, "whole seconds", "how long it has to be that old to alert"
 )
 WAIT_P95: Final = Threshold(
-    "wait_p95", 30, "seconds", "how long 95 of 100 messages may wait at most"
+    "wait_p95", 20, "seconds", "how long 95 of 100 messages may wait at most"
 )
 TRAFFIC: Final = Threshold(
     "traffic", 0.02, "per second", "how many messages come before their wait matters"
@@ -110,6 +122,9 @@ FAILING_AFTER: Final = Threshold(
 FAILING_ATTEMPTS: Final = Threshold(
     "failing_attempts", 5, "attempts", "how many of them fail before that matters"
 )
+FAILING_FOR: Final = Threshold(
+    "failing_for", 120, "whole seconds", "how long that has to be so to alert"
+)
 THREADS_BUSY: Final = Threshold(
     "threads_busy", 0.95, "ratio", "which part of the handler threads may be at work"
 )
@@ -119,8 +134,20 @@ THREADS_BUSY_FOR: Final = Threshold(
     "whole seconds",
     "how long they have to be that busy to alert",
 )
+SPILLED_FOR: Final = Threshold(
+    "spilled_for",
+    900,
+    "whole seconds",
+    "how long a consumer may have messages in the table of spilled ones",
+)
+SPILLED_AHEAD: Final = Threshold(
+    "spilled_ahead",
+    3600,
+    "seconds",
+    "how far ahead their number is drawn: what is handled by then is no news",
+)
 DOWN_FOR: Final = Threshold(
-    "down_for", 60, "whole seconds", "how long a dispatcher or all threads may be down"
+    "down_for", 60, "whole seconds", "how long a dispatcher or a thread may be down"
 )
 PAUSED_FOR: Final = Threshold(
     "paused_for", 1800, "whole seconds", "how long a consumer may be paused"
@@ -128,8 +155,29 @@ PAUSED_FOR: Final = Threshold(
 LOOP_LAG: Final = Threshold(
     "loop_lag", 1, "seconds", "how long an async handler may block its event loop"
 )
-RESTARTS: Final = Threshold(
-    "restarts", 10, "restarts", "how often an instance may start in 15 minutes"
+KILLED: Final = Threshold(
+    "killed", 3, "processes", "how many may end without a stop in 15 minutes"
+)
+BACKLOG_AGE: Final = Threshold(
+    "backlog_age", 300, "seconds", "how long the oldest message may wait at a server"
+)
+BACKLOG_FOR: Final = Threshold(
+    "backlog_for", 120, "whole seconds", "how long it has to be that old to alert"
+)
+WORKERLESS_FOR: Final = Threshold(
+    "workerless_for",
+    300,
+    "whole seconds",
+    "how long messages may wait at a server where no process runs their consumer",
+)
+OUTBOX_AGE: Final = Threshold(
+    "outbox_age", 60, "seconds", "how long an event may wait in an outbox"
+)
+TELEMETRY_ERRORS_FOR: Final = Threshold(
+    "telemetry_errors_for",
+    360,
+    "whole seconds",
+    "how long observers have to go on failing to alert; more than loss_window",
 )
 TELEMETRY_FOR: Final = Threshold(
     "telemetry_for", 600, "whole seconds", "how long all metrics may be missing"
