@@ -11,8 +11,9 @@ import sys
 import threading
 from urllib.parse import urlsplit
 
+from acceptance.ports import ServerError
 from acceptance.run import demonstrate
-from acceptance.server import Server, ServerError
+from acceptance.server import Server
 from clinic.simulation.client import UnansweredError
 from clinic.simulation.interrupt import Interrupt
 from watching.observatory import Observatory
@@ -64,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     # An empty value, as an unset SECONDS of make gives, means without end.
     parser.add_argument("--seconds", type=float, nargs="?", default=0.0, const=0.0)
-    parser.add_argument("--rate", type=float, default=100.0, help="actions a second")
+    parser.add_argument("--rate", type=float, default=20.0, help="actions a second")
     parser.add_argument("--target", metavar="HOST:PORT", default="")
     return parser.parse_args()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from acceptance import rows, table
 from acceptance.check import Check
-from acceptance.law import check_law, standing
+from acceptance.law import check_law, standing, undelivered
 from acceptance.scrape import Scrape, fetch
-from acceptance.server import Server
+from acceptance.server import Login, Server
 from acceptance.sources import check_answers, check_rows
 from acceptance.visitors import others
 from clinic.simulation.client import AGENT
@@ -20,6 +21,10 @@ from clinic.simulation.tally import Counts
 TICK = 1.0
 QUIET_TIMEOUT = 10.0
 FIRST_SERVER_ERROR = 500
+_KEPT: Final = {
+    "database": "patient.* is kept in the database",
+    "redis": "patient.* and health.* are kept in Redis",
+}
 
 
 def demonstrate(
@@ -31,7 +36,10 @@ def demonstrate(
     workers: int,
 ) -> bool:
     """Drive traffic, wait until the bus is quiet, compare the sources, and say it."""
-    _say(_addresses(server.url))
+    _say(addresses(server.url, server.add_user()))
+    if server.backend in _KEPT:
+        setting = f"CLINIC_BACKEND={server.backend}"
+        _say(f"{_KEPT[server.backend]}, for a worker ({setting})")
     simulation = Simulation(
         server.url, seconds=seconds, rate=rate, workers=workers, switch=True
     )
@@ -46,10 +54,10 @@ def demonstrate(
 def wait_until_quiet(server: Server) -> tuple[bool, Scrape]:
     """Scrape until no message is on its way, for ten seconds at most."""
     deadline = time.monotonic() + QUIET_TIMEOUT
-    scrape = fetch(server.url)
-    while (still := standing(scrape)) and time.monotonic() < deadline:
+    scrape = fetch(*server.processes)
+    while (still := _left(scrape, server)) and time.monotonic() < deadline:
         time.sleep(0.2)
-        scrape = fetch(server.url)
+        scrape = fetch(*server.processes)
     if still:
         _say(
             f"NOT QUIET after {QUIET_TIMEOUT:.0f} s: {still:.0f} messages on their way"
@@ -57,17 +65,35 @@ def wait_until_quiet(server: Server) -> tuple[bool, Scrape]:
     return not still, scrape
 
 
+def _left(scrape: Scrape, server: Server) -> float:
+    return standing(scrape) + undelivered(scrape, rows.replayed(server.database))
+
+
 def progress(elapsed: float, mode: str, counts: Counts, scrape: Scrape) -> str:
     """Say in one line how the run is going."""
     answered = sum(counts.statuses.values())
     published = scrape.total("gomq_messages_published_total")
     handled = scrape.total("gomq_messages_processed_total", outcome="success")
-    dropped = scrape.total("gomq_messages_dropped_total")
-    return (
-        f"{elapsed:5.0f} s  requests {counts.requests}, answered {answered} | "
-        f"published {published:.0f}, handled {handled:.0f}, "
-        f"depth {standing(scrape):.0f}, dropped {dropped:.0f} | laboratory {mode}"
-    )
+    waiting = f"{standing(scrape):.0f} on their way"
+    parts = [
+        f"{elapsed:5.0f} s  laboratory {mode:6}",
+        f"{answered} of {counts.requests} requests answered",
+        f"{published:.0f} published, {handled:.0f} handled, {waiting}",
+        *_losses("dropped", scrape.by("consumer", "gomq_messages_dropped_total")),
+        *_losses(
+            "gave up on", scrape.by("consumer", "gomq_messages_dead_lettered_total")
+        ),
+    ]
+    return " | ".join(parts)
+
+
+def _losses(what: str, by_consumer: Mapping[str, float]) -> list[str]:
+    """Say who lost how many, and nothing where nobody did."""
+    return [
+        f"{consumer} {what} {count:.0f}"
+        for consumer, count in by_consumer.items()
+        if count
+    ]
 
 
 def check_visits(counts: Counts, saved: int, saved_by_others: int) -> list[Check]:
@@ -84,7 +110,7 @@ def check_visits(counts: Counts, saved: int, saved_by_others: int) -> list[Check
 def _watch(server: Server, run: Simulation, interrupt: Interrupt) -> None:
     while not (run.over or interrupt.asked):
         counts = run.step()
-        _say(progress(run.elapsed, run.mode, counts, fetch(server.url)))
+        _say(progress(run.elapsed, run.mode, counts, fetch(*server.processes)))
         interrupt.wait(TICK)
 
 
@@ -99,7 +125,7 @@ def _verdict(server: Server, counts: Counts, scrape: Scrape) -> bool:
         "HTTP": check_visits(counts, saved, saved_by_others),
         "HTTP answers = /gomq/metrics": check_answers(counts.events + visitors, scrape),
         "rows = /gomq/metrics": check_rows(rows.written(server.database), scrape),
-        "the law, in /gomq/metrics": check_law(scrape),
+        "the law, in /gomq/metrics": check_law(scrape, rows.replayed(server.database)),
     }
     _say(_summary(counts, sum(visitors.values()), scrape))
     for title, made in found.items():
@@ -119,9 +145,18 @@ def _summary(counts: Counts, visitors: int, scrape: Scrape) -> str:
     return "\n".join(["", table.consumer_table(scrape), note, "", visits])
 
 
-def _addresses(url: str) -> str:
-    pages = {"site": "/", "switches": "/switches/", "metrics": "/gomq/metrics"}
-    return "\n".join(f"{name:>9}  {url}{path}" for name, path in pages.items())
+def addresses(url: str, login: Login) -> str:
+    """Say where to look, and as whom."""
+    lines = {
+        "site": f"{url}/",
+        "switches": f"{url}/switches/",
+        "dead letters": f"{url}/dead-letters/",
+        "bus": f"{url}/gomq/",
+        "live page": f"{url}/gomq/live/",
+        "in the admin": f"{url}/admin/gomq/consumer/",
+        "log in as": f"{login.name}, password {login.password} (of this demo alone)",
+    }
+    return "\n".join(f"{name:>12}  {text}" for name, text in lines.items())
 
 
 def _say(text: str) -> None:

@@ -53,9 +53,14 @@ def parse(text: str) -> Scrape:
     return Scrape({name: tuple(found) for name, found in samples.items()})
 
 
-def fetch(url: str) -> Scrape:
-    """Scrape a running clinic once."""
-    return parse(get(url, "/gomq/metrics").decode())
+def fetch(*urls: str) -> Scrape:
+    """Scrape the processes of a running clinic once, and take them together."""
+    samples: defaultdict[str, tuple[tuple[Labels, float], ...]] = defaultdict(tuple)
+    for url in urls:
+        found = parse(get(url, "/gomq/metrics").decode()).samples
+        for name, values in found.items():
+            samples[name] += values
+    return Scrape(dict(samples))
 
 
 def get(url: str, path: str) -> bytes:

@@ -14,6 +14,8 @@ from acceptance.scrape import get
 
 RATE_INTERVAL = "10s"
 RANGE = "60s"
+NOT_IN_A_DATABASE = ("gomq_server_trimmed", "gomq_relay_up", "gomq_outbox_refused")
+"""Metrics of a Redis, and of an outbox before one: tests/backends asks for these."""
 _CHOICES = ("job", "instance", "broker", "event", "consumer")
 
 
@@ -50,6 +52,11 @@ class Answers:
     def _get(self, path: str, **asked: str) -> Any:
         body = get(self._url, f"/api/v1/{path}?{urlencode(asked)}")
         return json.loads(body)["data"]
+
+
+def is_for_a_database(expr: str) -> bool:
+    """Whether a clinic on a database can answer it."""
+    return not any(name in expr for name in NOT_IN_A_DATABASE)
 
 
 def fill(expr: str) -> str:

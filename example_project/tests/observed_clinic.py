@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from acceptance.ports import free_port
 from acceptance.scrape import fetch
-from acceptance.server import Server, free_port
+from acceptance.server import Server
 from clinic.simulation.client import Client
 from clinic.simulation.simulation import Simulation
 from clinic.simulation.switching import SwitchTurner
@@ -59,12 +60,15 @@ def observe(folder: Path) -> Iterator[Observed]:
     """Start everything, make the laboratory drop, then fail; the load goes on."""
     write_dashboards(folder, Values(thresholds={"loss_window": str(LOSS_WINDOW)}))
     with contextlib.ExitStack() as running:
-        server = running.enter_context(Server(free_port(0)))
+        server = running.enter_context(Server(free_port(0), backend="database"))
         observed = Observed()
         webhook = running.enter_context(Webhook(observed.take))
-        site, rules = urlsplit(server.url).netloc, folder / "prometheus"
+        site, *workers = (urlsplit(url).netloc for url in server.processes)
+        rules = folder / "prometheus"
         # Others look for free ports at the same time.
-        observatory = Observatory(site, webhook.address, rules, ports=(0, 0))
+        observatory = Observatory(
+            site, webhook.address, rules, ports=(0, 0), workers=workers
+        )
         running.enter_context(observatory)
         observed.prometheus = Answers(observatory.prometheus_url)
         _trouble(observed, server, running.enter_context(load(server)))

@@ -12,7 +12,8 @@ from clinic.laboratory.models import Analysis, Switch
 from clinic.notifications.models import Notification
 from clinic.records.models import HealthRecord, Patient
 from clinic.statistics.models import Count
-from django_gomq.testing import assert_emitted, capture
+from django_gomq import emit, get_broker
+from django_gomq.testing import assert_emitted, capture, live
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def record(patient: Patient) -> HealthRecord:
         ("/statistics/", "statistics"),
         ("/audit/", "audit"),
         ("/switches/", "switches"),
+        ("/dead-letters/", "dead-letters"),
     ],
 )
 @pytest.mark.django_db
@@ -37,7 +39,7 @@ def test_a_page_emits_that_it_was_viewed(client: Client, path: str, name: str) -
     with capture():
         answer = client.get(path)
 
-        assert_emitted("page.viewed", times=1, page=name, path=path)
+        assert_emitted("page.viewed", data={"page": name, "path": path}, count=1)
     assert answer.status_code == HTTPStatus.OK
 
 
@@ -46,6 +48,38 @@ def test_the_home_page_lists_records(client: Client, record: HealthRecord) -> No
 
     assert str(record) in page
     assert f"/records/{record.pk}/" in page
+
+
+@pytest.mark.parametrize("path", ["/", "/records/{}/"])
+def test_a_page_names_every_consumer_of_a_record(
+    client: Client, record: HealthRecord, path: str
+) -> None:
+    page = client.get(path.format(record.pk)).content.decode()
+
+    consumers = get_broker().consumers
+    names = [one.name for one in consumers if one.subscribes_to("health.record.saved")]
+    assert len(names) == 4
+    assert [name for name in names if f"<code>{name}</code>" not in page] == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_dead_letter_is_shown_with_its_error(client: Client) -> None:
+    with live() as bus:
+        # No page: what the counting handler looks for is missing.
+        emit("page.viewed", {"path": "/<b>"})
+        bus.drain(60)
+        page = client.get("/dead-letters/").content.decode()
+
+    assert "statistics.pages" in page
+    assert "KeyError" in page
+    assert "path=/&lt;b&gt;" in page
+
+
+@pytest.mark.django_db
+def test_the_page_of_the_switch_comes_again_by_itself(client: Client) -> None:
+    page = client.get("/switches/").content.decode()
+
+    assert '<meta http-equiv="refresh" content="2">' in page
 
 
 @pytest.mark.django_db
@@ -70,6 +104,7 @@ def test_a_record_shows_that_nothing_followed_yet(
 ) -> None:
     page = client.get(f"/records/{record.pk}/").content.decode()
 
+    assert "not counted yet" in page
     assert "not sent yet" in page
     assert "not analysed" in page
     assert "not written yet" in page
@@ -81,8 +116,11 @@ def test_a_record_shows_what_followed(client: Client, record: HealthRecord) -> N
     Analysis.objects.create(**rows, attempt=2)
     AuditEntry.objects.create(**rows, event="health.record.saved", data={})
 
+    Count.objects.add("statistics.records", record.kind, 7)
+
     page = client.get(f"/records/{record.pk}/").content.decode()
 
+    assert "Counted: 7 of kind visit so far." in page
     assert "Told the patient." in page
     assert "Analysed at attempt 2." in page
     assert "m-1" in page

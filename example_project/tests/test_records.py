@@ -30,7 +30,9 @@ def test_a_record_saved_over_json_emits_its_event(
     with capture() as events:
         answer = post(client, "/api/records/", body)
 
-        assert_emitted(SAVED, times=1, record_id=answer.json()["id"], kind="visit")
+        assert_emitted(
+            SAVED, data={"record_id": answer.json()["id"], "kind": "visit"}, count=1
+        )
     assert answer.status_code == HTTPStatus.CREATED
     (message,) = events.of(SAVED)
     assert message.key == str(patient.pk)
@@ -43,7 +45,7 @@ def test_a_record_saved_by_the_form_emits_its_event(
         answer = client.post("/records/", body)
 
         record = HealthRecord.objects.get()
-        assert_emitted(SAVED, times=1, record_id=record.pk)
+        assert_emitted(SAVED, data={"record_id": record.pk}, count=1)
     assert answer.headers["Location"] == f"/records/{record.pk}/"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from acceptance import rows, server
-from acceptance.server import Server, ServerError, free_port
+from acceptance.ports import ServerError, free_port
+from acceptance.server import Server
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,20 @@ def test_a_migration_that_fails_says_why(project: Path) -> None:
         pytest.fail("it cannot start")
 
     assert list((project / "var").iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(ServerError, match=rf"{port} .* PORT={port + 1}"):
+            Server(port)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_what_is_no_port_is_told(port: int) -> None:
+    with pytest.raises(ServerError, match="choose one of 1 to 65535"):
+        Server(port)
 
 
 def test_a_port_in_use_is_not_chosen() -> None:

@@ -77,8 +77,9 @@ def test_the_configurations_are_valid() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_addresses_that_are_replaced_stand_in_the_configurations() -> None:
+def test_what_is_replaced_stands_in_the_configurations() -> None:
     text = (FILES / "prometheus.yml").read_text()
+    assert re.findall(rf"(\w+){observatory._EVERY}\n", text) == ["scrape", "evaluation"]
     assert f'["{observatory._SITE}"]' in text
     assert f'["{observatory._ALERTMANAGER}"]' in text
     assert f"- {observatory._RULES}/*.yml" in text

@@ -6,11 +6,13 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from acceptance.server import PROJECT, free_port
+from acceptance.ports import free_port
+from acceptance.server import PROJECT
 from watching.program import Program, find
 
 CONFIGURATION = PROJECT / "observability"
@@ -21,6 +23,7 @@ _SITE = "127.0.0.1:8000"
 _ALERTMANAGER = "127.0.0.1:9093"
 _WEBHOOK = "127.0.0.1:9099"
 _RULES = "../../django_gomq/dashboards/prometheus"
+_EVERY = "_interval: 1s"
 
 
 class Observatory:
@@ -33,11 +36,17 @@ class Observatory:
         rules: Path = RULES,
         *,
         ports: tuple[int, int] = (9090, 9093),
+        workers: Sequence[str] = (),
+        interval: int = 1,
     ) -> None:
-        """Take addresses as host:port, and the ports that are preferred; 0 is any."""
-        self._site = site
+        """Take addresses as host:port, and the ports that are preferred; 0 is any.
+
+        Prometheus asks and evaluates every ``interval`` seconds.
+        """
+        self._targets = '", "'.join([site, *workers])
         self._webhook = webhook
         self._rules = rules
+        self._interval = interval
         self._home = Path(
             tempfile.mkdtemp(prefix=f"observe-{os.getpid()}-", dir=PROJECT / "var")
         )
@@ -67,9 +76,10 @@ class Observatory:
         config = self._configure(
             "prometheus.yml",
             {
-                _SITE: self._site,
+                _SITE: self._targets,
                 _ALERTMANAGER: alertmanager,
                 _RULES: str(self._rules),
+                _EVERY: _EVERY.replace("1", str(self._interval)),
             },
         )
         command = [

@@ -11,7 +11,7 @@ from typing import Self
 
 from acceptance.scrape import get
 
-START_TIMEOUT = 30
+START_TIMEOUT = 120
 STOP_TIMEOUT = 10
 LOG_TAIL = 20
 INSTALL = "apt-get install --no-install-recommends prometheus prometheus-alertmanager"

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
-from acceptance.server import free_port
+from acceptance.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""The page of the switch: it turns it, and shows what follows in this process."""
+"""The page of the switch: it turns it, and shows what follows.
+
+The numbers are those of this process; where a worker runs the consumer, it has them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from django.views.decorators.http import require_http_methods
 
 from clinic.answers import page
 from clinic.laboratory.models import Analysis, Switch
-from django_gomq import get_broker
+from django_gomq import Broker, brokers
+
+CONSUMER = "laboratory.analysis"
 
 
 class SwitchForm(forms.Form):
@@ -32,16 +37,27 @@ def switches(request: HttpRequest) -> HttpResponse:
 
 
 def _show(request: HttpRequest, status: int = 200) -> HttpResponse:
+    broker = _broker()
     context = {
         "mode": Switch.current(),
         "analyses": Analysis.objects.count(),
-        "consumer": _numbers(),
+        "backend": broker.backend_name,
+        "consumer": _numbers(broker),
     }
     return render(request, "laboratory/switches.html", context, status=status)
 
 
-def _numbers() -> dict[str, int]:
-    stats = get_broker().stats().consumers["laboratory.analysis"]
+def _broker() -> Broker:
+    """Return where the events of the laboratory wait for it."""
+    return next(
+        broker
+        for broker in brokers.values()
+        if any(consumer.name == CONSUMER for consumer in broker.consumers)
+    )
+
+
+def _numbers(broker: Broker) -> dict[str, int]:
+    stats = broker.stats().consumers[CONSUMER]
     return {
         "waiting": stats.depth,
         "in work": stats.in_flight,

@@ -12,6 +12,8 @@ from django_gomq import Message, Retry, consumer
     name="notifications.patient",
     retry=Retry(attempts=5, min_delay=0.2),
     concurrency=4,
+    # A letter waits in a table rather than being dropped where the channel is full.
+    overflow="spill",
 )
 async def notify(message: Message[HealthRecordSaved]) -> None:
     """Tell the patient about a new record, once however often this runs."""

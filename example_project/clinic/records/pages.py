@@ -10,6 +10,7 @@ from clinic.answers import page, tell, tell_rolled_back, tell_sent
 from clinic.records.forms import PatientForm, RecordForm
 from clinic.records.models import HealthRecord, Patient
 from clinic.records.services import UnsignedRecordError, save_record
+from django_gomq import brokers
 
 SHOWN = 12
 """Rows of a list: as many as fit on a screen, whatever the traffic has saved."""
@@ -60,8 +61,22 @@ def _home(request: HttpRequest, form: RecordForm, status: int = 200) -> HttpResp
     # The newest hundred: a select box with every patient of the traffic helps nobody.
     newest = Patient.objects.order_by("-pk").values_list("pk", "name")[:100]
     form.fields["patient"].widget.choices = [("", "choose ..."), *newest]
-    context = {"form": form, "records": records, "total": HealthRecord.objects.count()}
+    context = {
+        "form": form,
+        "records": records,
+        "total": HealthRecord.objects.count(),
+        "backends": _backends(),
+    }
     return render(request, "records/home.html", context, status=status)
+
+
+def _backends() -> list[tuple[str, str]]:
+    """Return every consumer with where its events wait for it."""
+    found: dict[str, list[str]] = {}
+    for broker in brokers.values():
+        for consumer in broker.consumers:
+            found.setdefault(consumer.name, []).append(broker.backend_name)
+    return [(name, " and ".join(sorted(found[name]))) for name in sorted(found)]
 
 
 def _patients(

@@ -1,7 +1,8 @@
 """Consumers that count; they know the events and not who emits them.
 
 None of them has a Retry: adding one again would count twice, and a count that misses
-one event after an error is better than one that is wrong without an error.
+one event after an error is better than one that is wrong without an error. Where its
+events are kept in the database, a worker that is killed may count the last ones twice.
 """
 
 from __future__ import annotations

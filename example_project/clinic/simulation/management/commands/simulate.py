@@ -28,7 +28,7 @@ class Command(BaseCommand):
         """Say where, how long and how fast."""
         parser.add_argument("--url", default="http://127.0.0.1:8000")
         parser.add_argument("--seconds", type=float, default=0, help="0: until Ctrl-C")
-        parser.add_argument("--rate", type=float, default=100, help="actions a second")
+        parser.add_argument("--rate", type=float, default=20, help="actions a second")
         parser.add_argument("--workers", type=int, default=8)
         parser.add_argument(
             "--switch", action="store_true", help="turn the laboratory's switch too"
