@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,11 @@ from benchmarks.report.curves import write_curves
 from benchmarks.report.goals import write_goals
 from benchmarks.report.page import replace_part
 from benchmarks.report.pythons import write_pythons
+from benchmarks.report.servers import write_servers
 from benchmarks.report.tables import draw_errors, errors_in
 from benchmarks.rounds import Tell, play
+from benchmarks.server_groups import server_groups
+from benchmarks.servers.running import servers
 
 BUILD = Path("build/bench")
 DOCS = Path("docs")
@@ -36,12 +40,15 @@ class Part:
     command: str
     groups: Callable[[Scale], Iterator[Group]]
     write: Callable[[GroupResults, Path], str]
+    serving: Callable[[], AbstractContextManager[object]] = nullcontext
+    """What runs beside the cases."""
 
 
 PARTS: Mapping[str, Part] = {
     "goals": Part("make bench", goal_groups, write_goals),
     "curves": Part("make bench-curves", curve_groups, write_curves),
     "pythons": Part("make bench-pythons", python_groups, write_pythons),
+    "servers": Part("make bench-servers", server_groups, write_servers, servers),
 }
 
 
@@ -65,7 +72,8 @@ def _measure(asked: argparse.Namespace, build: Path, saved: Path) -> bool:
     part = PARTS[asked.part]
     began = time.monotonic()
     groups = list(_choose(part, asked))
-    results = _play_all(groups, build / "cases.log", _teller(began))
+    with part.serving():
+        results = _play_all(groups, build / "cases.log", _teller(began))
     spent = time.monotonic() - began
     about = machine.describe(_command(part, asked), spent, _versions(asked))
     _save(saved, asked.part, {"about": about, "groups": results})

@@ -28,7 +28,7 @@ from django_gomq.bus.broker import Broker
 from django_gomq.bus.worker.worker import Worker
 from django_gomq.observability.metrics import install, render
 from django_gomq.observability.metrics.collector import BusCollector
-from django_gomq.observability.metrics.multiprocess.collector import Sharing
+from django_gomq.observability.metrics.multiprocess.collector import SharedMetrics
 from django_gomq.observability.metrics.registration import flush
 
 LIVE: Final = 3
@@ -112,9 +112,9 @@ def _others(count: int, folder: str) -> Iterator[None]:
             os.waitpid(child, 0)
 
 
-def _share(folder: str) -> Sharing:
+def _share(folder: str) -> SharedMetrics:
     broker, worker = _site()
-    return Sharing(folder, BusCollector(lambda: [broker], lambda: worker))
+    return SharedMetrics(folder, BusCollector(lambda: [broker], lambda: worker))
 
 
 def _recycle(folder: str) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import django
 from django.conf import settings
+from django.core.wsgi import get_wsgi_application
 from django.urls import include, path
 
 # What `django-admin startproject` installs; what the app adds is measured on top.
@@ -26,15 +26,22 @@ STOCK_APPS = (
 
 
 def set_up(gomq: Mapping[str, Any] | None = None) -> None:
-    """Configure Django with django_gomq and an SQLite file; tracing is off."""
+    """Configure Django with django_gomq and an SQLite file; tracing is off.
+
+    As a server does, which makes an application: a script would wait for room.
+    """
     configure(["django_gomq"], gomq={"TRACING": {"ENABLED": False}, **(gomq or {})})
-    django.setup()
+    get_wsgi_application()
 
 
 def configure(
-    apps: Sequence[str], *, gomq: Mapping[str, Any] | None = None, **others: Any
+    apps: Sequence[str],
+    *,
+    gomq: Mapping[str, Any] | None = None,
+    databases: Mapping[str, Any] | None = None,
+    **others: Any,
 ) -> None:
-    """Configure Django with these apps, and do not set it up yet."""
+    """Configure Django with these apps, on an SQLite file; do not set it up yet."""
     logging.disable(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="gomq-bench-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -43,7 +50,8 @@ def configure(
         INSTALLED_APPS=list(apps),
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF=__name__,
-        DATABASES={
+        DATABASES=databases
+        or {
             "default": {
                 "ENGINE": "django.db.backends.sqlite3",
                 "NAME": str(folder / "bench.sqlite3"),
@@ -57,5 +65,7 @@ def configure(
 def __getattr__(name: str) -> Any:
     """Make ``urlpatterns`` when Django asks: most cases serve no page."""
     if name == "urlpatterns":
+        if "django_gomq" not in settings.INSTALLED_APPS:
+            return []
         return [path("gomq/", include("django_gomq.urls"))]
     raise AttributeError(name)

@@ -19,7 +19,7 @@ exact counts and histograms are on everywhere; counting cannot be turned off."""
 def write_goals(results: GroupResults, images: Path) -> str:
     """Return the sections of what was run, in Markdown; plots go to ``images``."""
     wanted = [goal for goal in goals() if goal.source.group in results]
-    parts = [f"## Goals\n\n{WORDS}\n\n{_draw_goals(results, wanted)}"] if wanted else []
+    parts = [f"## Goals\n\n{WORDS}\n\n{draw_goals(results, wanted)}"] if wanted else []
     for section in SECTIONS:
         if section.group in results:
             words = [section.words] if section.words else []
@@ -27,7 +27,7 @@ def write_goals(results: GroupResults, images: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _draw_goals(results: GroupResults, wanted: Iterable[Goal]) -> str:
+def draw_goals(results: GroupResults, wanted: Iterable[Goal]) -> str:
     """Return one row for each goal, with how far it is reached."""
     heading = ["goal", "what", "target", "measured", "reached", "met"]
     return draw(heading, [_row(goal, results) for goal in wanted])

@@ -15,7 +15,8 @@ from typing import Any
 PACKAGES = (
     "django-gomq", "Django", "msgspec", "opentelemetry-sdk", "prometheus-client",
     "blinker", "bubus", "celery", "django-tasks", "dramatiq", "faststream", "huey",
-    "kombu", "pyee",
+    "kombu", "pyee", "psycopg", "PyMySQL", "pgqueuer", "procrastinate",
+    "django-tasks-db", "redis", "rq", "streaq", "taskiq", "taskiq-redis",
 )  # fmt: skip
 
 
@@ -30,6 +31,7 @@ def describe(command: str, seconds: float, pythons: Iterable[str]) -> dict[str, 
         "processor": _processor(),
         "processors": _count_processors(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load": os.getloadavg()[1],
         "versions": {**{name: _version(name) for name in PACKAGES},
                      "SQLite": sqlite3.sqlite_version},
     }  # fmt: skip
@@ -69,9 +71,11 @@ def write(about: Mapping[str, Any]) -> str:
     """Return it as a paragraph."""
     minutes, seconds = divmod(about["seconds"], 60)
     versions = ", ".join(f"{name} {one}" for name, one in about["versions"].items())
+    load = about.get("load")
+    busy = "" if load is None else f" Its load was {load:.1f} over the last 5 minutes."
     return (
         f"Measured on {about['date']} by `{about['command']}` in {minutes} min "
         f"{seconds} s: {', '.join(about['python'])} on {about['system']}, "
         f"{about['processors']} cores ({about['processor']}), "
-        f"{about['memory'] / 1024**3:.0f} GiB. {versions}."
+        f"{about['memory'] / 1024**3:.0f} GiB.{busy} {versions}."
     )

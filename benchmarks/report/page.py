@@ -13,7 +13,7 @@ do not say stands in [benchmarks/README.md](../benchmarks/README.md). Figures ar
 medians of interleaved rounds with their (least..most), ratios are made round by round.
 Only what stands in one table compares.
 """
-PARTS = ("goals", "pythons", "curves")
+PARTS = ("goals", "servers", "pythons", "curves")
 
 
 def replace_part(page: Path, part: str, text: str) -> None:

@@ -1,0 +1,1 @@
+"""A small site whose handlers hang, fail and block when they are told to."""
