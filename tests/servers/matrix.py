@@ -13,6 +13,7 @@ _LIFESPAN: Final = "tests.servers.ward.lifespan:application"
 _DIE: Final = "--die-on-term"
 _FINISH: Final = "--hook-master-start 'unix_signal:15 gracefully_kill_them_all'"
 _THREADS: Final = "--worker-class gthread --threads 4"
+_GEVENT: Final = "--worker-class gevent"
 _UVICORN: Final = "--worker-class uvicorn_worker.UvicornWorker"
 
 
@@ -36,11 +37,17 @@ def gunicorn(
     return Configuration(
         name=_name("gunicorn", options, application),
         command=(*command, *options.split()),
-        needs="uvicorn_worker" if _UVICORN in options else "gunicorn",
+        needs=_worker_of(options),
         workers=workers,
         trigger=trigger,
         is_representative=is_representative,
     )
+
+
+def _worker_of(options: str) -> str:
+    if _UVICORN in options:
+        return "uvicorn_worker"
+    return "gevent" if _GEVENT in options else "gunicorn"
 
 
 def uvicorn(
@@ -167,6 +174,7 @@ MATRIX: Final = (
     gunicorn(f"{_THREADS} --preload"),
     gunicorn(_THREADS, workers=3),
     gunicorn(f"{_THREADS} --preload", workers=3, is_representative=True),
+    gunicorn(_GEVENT, workers=2),
     gunicorn(_UVICORN, workers=2, application=_ASGI, trigger="sigterm"),
     gunicorn(_UVICORN, application=_LIFESPAN, trigger="lifespan"),
     gunicorn(_UVICORN, workers=3, application=_LIFESPAN, trigger="lifespan"),

@@ -33,14 +33,14 @@ class Result:
 
 def summarize(row: Configuration, seen: Observation) -> Result:
     """Return the line of the table for what was observed."""
-    rungs = {one.trigger for one in drains_in(seen.slow.ending.log)}
+    triggers = {one.trigger for one in drains_in(seen.slow.ending.log)}
     stuck = drains_in(seen.stuck.log)
     is_alone = set(seen.slow.after) == {seen.slow.pid}
     return Result(
         name=row.name,
         consumers="its process" if is_alone else "each worker, not their parent",
-        queued=_tell_queued(row, seen) if rungs else f"lost: {row.why_lost}",
-        drained_by=" ".join(sorted(rungs)),
+        queued=_tell_queued(row, seen) if triggers else f"lost: {row.why_lost}",
+        drained_by=" ".join(sorted(triggers)),
         status=seen.slow.ending.status,
         seconds=round(seen.slow.ending.seconds, 1),
         stuck_left=sum(one.left for one in stuck) if stuck else None,

@@ -77,7 +77,7 @@ def test_what_is_queued_when_the_signal_comes_is_handled_in_order(
         assert handled == list(range(1, emitted + 1))
 
 
-def test_each_worker_tells_once_which_rung_drained(
+def test_each_worker_tells_once_which_trigger_drained(
     row: Configuration, seen: Observation
 ) -> None:
     drains = drains_in(seen.slow.ending.log)
@@ -100,7 +100,10 @@ def test_a_stuck_handler_is_left_behind_and_counted_in_one_warning(
         assert warnings == []
         return
     (warning,) = warnings
-    assert f"left {STUCK - 1} undelivered, 1 in work: ward.round.stuck" in warning
+    assert (
+        f"left {STUCK - 1} undelivered (ward.round.stuck: {STUCK - 1}), 1 in work"
+        in warning
+    )
     assert [(one.trigger, one.left) for one in drains_in(seen.stuck.log)] == [
         (row.trigger, STUCK)
     ]

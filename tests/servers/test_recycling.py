@@ -32,7 +32,6 @@ def test_a_recycled_worker_drains_what_its_requests_emitted(
     assert answer["pid"] != emitter["pid"]
     (drain,) = [one for one in drains_in(ending.log) if one.pid == emitter["pid"]]
     assert (drain.trigger, drain.left) == (row.trigger, 0)
-    assert drain.seconds > 0.1
     assert "Traceback" not in ending.log
 
 

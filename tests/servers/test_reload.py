@@ -15,7 +15,7 @@ from tests.servers.matrix import RELOADED
 from tests.servers.observing import drains_in
 from tests.servers.serving import Server, serving
 
-QUEUED = 10  # half a second of work: a developer's server drains for one at most
+QUEUED = 5  # a quarter of a second of work: a developer's server drains for one at most
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="processes are looked at in /proc: use Linux"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from django.urls import include, path
+from django.apps import apps
+from django.urls import URLPattern, URLResolver, include, path
 
 from tests.servers.ward import views
 
-urlpatterns = [
+urlpatterns: list[URLPattern | URLResolver] = [
     path("tell", views.tell),
     path("emit", views.emit),
     path("emit_for_ever", views.emit_for_ever),
-    path("gomq/", include("django_gomq.urls")),
 ]
+if apps.is_installed("django_gomq"):
+    urlpatterns.append(path("gomq/", include("django_gomq.urls")))
