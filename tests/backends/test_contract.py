@@ -11,10 +11,13 @@ from django_gomq.bus.backend import (
     Backend,
     BackendContext,
     Capabilities,
+    ConsumerState,
+    HistoryFilter,
     Settled,
     Settlement,
 )
 from django_gomq.bus.broker import Broker
+from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.errors import (
     ConfigurationError,
@@ -23,7 +26,14 @@ from django_gomq.bus.errors import (
     PublishError,
 )
 from django_gomq.bus.message import Message
+from django_gomq.bus.patterns import Pattern
+from django_gomq.bus.registry import Registry
+from django_gomq.bus.stats import ServerSample
 from django_gomq.testing.conformance.site import wait_until
+
+
+def handle(message: object) -> None:
+    pass
 
 
 class Bare(Backend):
@@ -64,7 +74,7 @@ def test_a_backend_need_not_write_more_than_three_methods() -> None:
     wait_until(lambda: broker.stats().reader_up)
 
     assert backend.published == ["a.b", "x.y"]
-    assert broker.stats().server == {}
+    assert broker.stats().server == ServerSample()
     assert broker.stats().queues["x.y"].unconsumed == 1
     assert broker.dead_letters() == []
     assert broker.discard(["none"]) == 0
@@ -74,16 +84,45 @@ def test_a_backend_need_not_write_more_than_three_methods() -> None:
 def test_what_a_backend_leaves_out_means_nothing() -> None:
     backend, delivery = Bare(), Delivery(Message("a.b"), 0.0)
 
-    assert backend.check() == []
+    assert backend.check(()) == []
     assert list(backend.fetch(())) == []
     assert backend.extend([delivery]) == [Settled.DONE]
     backend.release([delivery])
+    backend.wake()
     assert backend.dead_letters() == []
     assert (backend.replay(["x"]), backend.discard(["x"])) == (0, 0)
-    assert (backend.stats(), backend.queue_stats()) == ({}, {})
+    assert (backend.stats(), backend.queue_stats()) == (ServerSample(), {})
     assert backend.desired_state() == {}
+    assert backend.replay_history("c", HistoryFilter(), dry_run=False) == 0
+    assert (backend.prune(0.0), backend.remove("c", discard=False)) == (0, 0)
     with pytest.raises(NotImplementedError):
         backend.publish_in_transaction([Message("a.b")], "default")
+    with pytest.raises(NotImplementedError):
+        backend.note_handled([delivery])
+    with pytest.raises(ConfigurationError, match="keeps no desired state for 'c'"):
+        backend.desire("c", ConsumerState(paused=True))
+
+
+def test_kept_events_are_meant_by_their_types() -> None:
+    assert HistoryFilter().has("a.b")
+    assert HistoryFilter(patterns=(Pattern("x.*"), Pattern("a.b"))).has("a.b")
+    assert not HistoryFilter(patterns=(Pattern("x.*"),)).has("a.b")
+
+
+def test_a_durable_broker_asks_for_names_that_were_written() -> None:
+    registry = Registry()
+    registry.consumer("a.b")(handle)
+    [consumer] = registry.consumers()
+
+    Capabilities().check(consumer)
+    with pytest.raises(ConfigurationError, match=r'write name="backends\.handle"'):
+        Capabilities(durable=True).check(consumer)
+
+
+def test_a_backend_that_keeps_nothing_has_nothing_to_rename() -> None:
+    consumer = make_consumer(["a.b"], handle, name="c", options={"aliases": ["o"]})
+
+    Capabilities().check(consumer)
 
 
 def test_a_backend_is_told_where_it_is() -> None:
@@ -122,12 +161,16 @@ def test_what_is_not_promised_is_refused_with_a_way_out() -> None:
 
     with pytest.raises(ConfigurationError, match=r"has no priorities.*route 'a\.b'"):
         broker.publish(Message("a.b", priority=9))
-    with pytest.raises(MessageError, match=r"takes up to 0\.0 s.*durable broker"):
+    with pytest.raises(MessageError, match=r"takes up to 0 s.*route it to"):
         broker.publish(Message("a.b", delay=1.0))
     with pytest.raises(ConfigurationError, match="publish after its commit"):
         broker.publish_in_transaction([Message("a.b")], "default")
     with pytest.raises(ConfigurationError, match="'d': this backend has no order"):
         broker.consume("a.b", print, name="d", ordered_by_key=True)
+    with pytest.raises(ConfigurationError, match="'s': start='earliest' needs kept"):
+        broker.consume("a.b", print, name="s", start="earliest")
+    with pytest.raises(ConfigurationError, match="'n': this backend cannot rename"):
+        broker.consume("a.b", print, name="n", aliases=["o"])
     with pytest.raises(ConfigurationError, match="drop_oldest"):
         broker.consume("a.b", print, name="e", overflow="drop_oldest")
     broker.close(0)

@@ -151,7 +151,7 @@ class Site:
             assert subscription.busy_keys == frozenset()
             assert not subscription.has_work
             assert subscription.keys is None or subscription.keys.blocked == 0
-        assert runtime._inbox.held.all() == {}
+        assert runtime.inbox.held.all() == {}
         assert self.book.together == 1, "two of one key were handled at once"
 
 

@@ -27,7 +27,7 @@ from django_gomq.bus.errors import (
     PublishUnknownError,
 )
 from django_gomq.bus.message import Message
-from django_gomq.bus.stats import ServerStats
+from django_gomq.bus.stats import ServerSample
 from django_gomq.testing.conformance import Harness
 from tests.backends.fakes.lease_server import LeaseServer
 
@@ -89,7 +89,14 @@ class LeaseBackend(Backend):
                 self._context.inbox.quarantine(consumer.name, b"\xff", error, token)
                 continue
             found.append(
-                Delivery(row.message, row.due, row.attempt, token, row.deliveries)
+                Delivery(
+                    row.message,
+                    row.due,
+                    row.attempt,
+                    token,
+                    row.deliveries,
+                    first_failed=row.first_failed,
+                )
             )
         return found
 
@@ -106,7 +113,7 @@ class LeaseBackend(Backend):
         counts = not self.capabilities.uncounted_release
         self._server.release(deliveries, self._owner, counts=counts)
 
-    def stats(self) -> Mapping[str, ServerStats]:
+    def stats(self) -> ServerSample:
         return self._server.stats()
 
     def dead_letters(self, after: str = "", limit: int = 100) -> list[DeadLetter]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from threading import Condition
 from typing import Any
 
@@ -15,7 +15,7 @@ from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.dead_letters import DeadLetter
 from django_gomq.bus.delivery import DeadLettered, Delivery, RetryAfter
 from django_gomq.bus.message import Message
-from django_gomq.bus.stats import ServerStats
+from django_gomq.bus.stats import ServerSample, ServerStats
 
 LOOK_SECONDS = 0.05
 """A client that waits looks again so often, for delays and leases that have ended."""
@@ -29,6 +29,7 @@ class Row(msgspec.Struct, eq=False):
     message: Message[Any] | None
     due: float
     attempt: int = 1
+    first_failed: float | None = None
     owner: str | None = None
     leased_until: float = 0.0
     deliveries: int = 0
@@ -148,6 +149,8 @@ class LeaseServer:
             case RetryAfter(delay, error):
                 row.owner, row.due = None, time.monotonic() + delay
                 row.attempt += error is not None
+                if error is not None and row.first_failed is None:
+                    row.first_failed = time.time()
                 return Settled.DONE
             case DeadLettered():
                 letter = settlement.dead_letter
@@ -175,18 +178,22 @@ class LeaseServer:
                     row.deliveries -= not counts
             self._changed.notify_all()
 
-    def stats(self) -> Mapping[str, ServerStats]:
+    def stats(self) -> ServerSample:
         now = time.monotonic()
         with self:
             free = [row for row in self._rows.values() if not self._is_held(row)]
             names = list(self._consumers)
-        return {
-            name: ServerStats(
-                ready=sum(row.consumer == name and row.due <= now for row in free),
-                scheduled=sum(row.consumer == name and row.due > now for row in free),
-            )
-            for name in names
-        }
+        return ServerSample(
+            consumers={
+                name: ServerStats(
+                    ready=sum(row.consumer == name and row.due <= now for row in free),
+                    scheduled=sum(
+                        row.consumer == name and row.due > now for row in free
+                    ),
+                )
+                for name in names
+            }
+        )
 
     def dead_letters(self, after: str, limit: int) -> list[DeadLetter]:
         with self:

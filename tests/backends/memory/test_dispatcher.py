@@ -13,7 +13,7 @@ from django_gomq.bus.errors import NotRunningError, PublishError
 from django_gomq.bus.message import Message
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder
-from tests.bus.waiting import wait_until, wait_until_settled
+from tests.bus.waiting import LONG, wait_until, wait_until_settled
 
 
 def test_every_subscriber_gets_every_message(broker: Broker) -> None:
@@ -132,12 +132,12 @@ def test_while_the_dispatcher_is_down_publishing_is_refused(
 
     def sleep(seconds: float) -> None:
         asleep.set()
-        wake.wait(10)
+        wake.wait(LONG)
 
     monkeypatch.setattr("django_gomq.backends.memory.dispatcher.time.sleep", sleep)
     fail_once(broker._current_runtime().subscription("c"))
     broker.publish(Message("a.b"))
-    asleep.wait(5)
+    assert asleep.wait(LONG)
 
     with pytest.raises(NotRunningError) as caught:
         broker.publish(Message("a.b"))
@@ -163,7 +163,7 @@ def test_what_a_dead_dispatcher_had_in_hand_is_dropped_by_a_stop(
 
     def sleep(seconds: float) -> None:
         asleep.set()
-        wake.wait(10)
+        wake.wait(LONG)
 
     subscription: Any = broker._current_runtime().subscription("c")
 
@@ -173,7 +173,7 @@ def test_what_a_dead_dispatcher_had_in_hand_is_dropped_by_a_stop(
     subscription.offer = subscription.offer_reserved = fail
     monkeypatch.setattr("django_gomq.backends.memory.dispatcher.time.sleep", sleep)
     broker.publish(Message("a.b"))
-    asleep.wait(5)
+    assert asleep.wait(LONG)
     monkeypatch.undo()
 
     broker.close(timeout=0)
@@ -276,6 +276,23 @@ def test_more_types_than_labels_share_a_queue_and_reach_their_consumers(
     queues = broker.stats().queues
     assert queues["_other"].dispatched == 30
     assert len(queues) <= MAX_UNDECLARED_TYPES + 2
+
+
+def test_the_shared_queue_waits_for_nobody_who_gets_nothing_of_it(
+    make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_gomq.backends.memory.queues.MAX_UNDECLARED_TYPES", 0)
+    broker, handled = make_broker(), list[int]()
+    broker.consume("a.*", lambda m: handled.append(m.data), name="c")
+    broker.consume("b.x", print, name="full", overflow="backpressure", capacity=1)
+    broker.pause("full")
+    broker.publish(Message("b.x"))
+    wait_until(lambda: broker.stats().consumers["full"].depth == 1)
+
+    for number in range(5):
+        broker.publish(Message("a.x", b"%d" % number))
+
+    wait_until(lambda: handled == [0, 1, 2, 3, 4])
 
 
 def test_the_shared_queue_keeps_to_gates_and_priorities(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from django_gomq.bus.errors import (
     QueueFullError,
 )
 from django_gomq.bus.message import Message
+from django_gomq.bus.stats import QueueStats
 from tests.backends.memory.opening import open_backend, subscribe
 from tests.bus.waiting import LONG, run_threads, wait_until
 
@@ -58,6 +60,14 @@ MIXED = st.lists(
 )
 
 
+def counted(backend: Any) -> dict[str, QueueStats]:
+    """Return the numbers of each queue, but for its age, which grows meanwhile."""
+    return {
+        event: msgspec.structs.replace(found, oldest_age=0.0)
+        for event, found in backend.queue_stats().items()
+    }
+
+
 @given(MIXED, st.integers(1, 8), st.booleans())
 @settings(deadline=None, max_examples=200)
 def test_many_are_answered_and_queued_as_one_by_one(
@@ -69,9 +79,9 @@ def test_many_are_answered_and_queued_as_one_by_one(
 
     answers = many.publish_many(messages, None)
 
-    expected = [single._publisher.try_put(message, None) for message in messages]
+    expected = [single._publisher.try_put(message, None, None) for message in messages]
     assert codes(answers) == codes(expected)
-    assert many.queue_stats() == single.queue_stats()
+    assert counted(many) == counted(single)
     assert delayed(many) == delayed(single)
     assert queued(many) == queued(single)
 
@@ -83,6 +93,14 @@ def test_a_run_fills_the_room_there_is_and_the_rest_is_refused() -> None:
 
     assert codes(answers) == [None] * 3 + ["queue_full"] * 2
     assert queued(backend)["a.b"] == messages[:3]
+
+
+def test_all_that_find_no_room_within_a_timeout_say_so() -> None:
+    backend = still(1)
+
+    answers = backend.publish_many(numbered(4), 0.01)
+
+    assert codes(answers) == [None] + ["timeout"] * 3
 
 
 def test_delayed_messages_wait_apart_and_hold_their_room() -> None:

@@ -1,0 +1,237 @@
+"""The table as the store of dead letters of brokers without tables, on every vendor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from django_gomq.bus.broker import Broker
+from django_gomq.bus.dead_letters import DeadLetter, NoStoreError, make_dead_letter
+from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.message import Message
+from django_gomq.dead_letters.rows import Choice
+from django_gomq.dead_letters.store import TableStore
+from django_gomq.models import StoredDeadLetter
+from django_gomq.testing import live
+from tests.backends.databases import ALIAS, TABLES, DatabaseHarness, execute
+from tests.django_site import burying
+
+
+@pytest.fixture(autouse=True)
+def _emptied(vendor: str) -> Iterator[None]:
+    with live():  # else a test asks no database
+        yield
+    for model in TABLES:
+        execute(f"DELETE FROM {model._meta.db_table}")
+
+
+@pytest.fixture
+def store() -> TableStore:
+    return TableStore(lambda: ALIAS, "tests")
+
+
+def letter(body: bytes = b"1", consumer: str = "c", **fields: Any) -> DeadLetter:
+    message = Message[Any]("a.b", body, key="k", headers={"tenant": "é"}, priority=7)
+    made = make_dead_letter("memory", consumer, Delivery(message, 0.0, 3), KeyError(1))
+    return msgspec.structs.replace(made, **fields)
+
+
+@contextmanager
+def durable_broker() -> Iterator[Broker]:
+    broker = Broker(DatabaseHarness().make_backend)
+    yield broker
+    broker.close(60)
+
+
+def bodies(letters: Sequence[DeadLetter]) -> list[bytes]:
+    return [one.message.body for one in letters]
+
+
+def want(*numbers: int) -> None:
+    rows = StoredDeadLetter.objects.using(ALIAS).filter(event_id=None)
+    for number in numbers:
+        envelope = f'"data":{number}}}'.encode()
+        (found,) = (row.pk for row in rows if envelope in bytes(row.envelope))
+        rows.filter(pk=found).update(replay_wanted=True)
+
+
+def test_the_latest_are_listed_where_there_are_more(store: TableStore) -> None:
+    store.keep([letter(b"%d" % number) for number in range(5)])
+
+    assert bodies(store.list("memory", 2)) == [b"3", b"4"]
+
+
+def test_pages_go_on_behind_one_that_is_gone(store: TableStore) -> None:
+    store.keep([letter(b"%d" % number) for number in range(5)])
+    first = store.page("memory", "", 2)
+    store.take("memory", [one.id for one in first])
+
+    second = store.page("memory", first[-1].id, 2)
+
+    assert bodies([*first, *second]) == [b"0", b"1", b"2", b"3"]
+    assert store.page("other", "", 2) == []
+
+
+def test_what_is_kept_is_found_as_it_was(store: TableStore) -> None:
+    kept = letter(b'{"id": 1}')
+
+    assert store.keep([kept]) == []
+
+    (found,) = store.list("memory", 10)
+    assert msgspec.structs.replace(found, id="", time=0, first_failed=0) == (
+        msgspec.structs.replace(
+            kept, id="", message=found.message, time=0, first_failed=0
+        )
+    )
+    assert found.message.id == kept.message.id
+    assert found.message.body == kept.message.body
+    assert (found.message.key, found.message.priority) == ("k", 7)
+    assert dict(found.message.headers) == {"tenant": "é"}
+    assert store.list("other", 10) == []
+
+
+def test_times_are_those_of_the_database_as_far_from_now(store: TableStore) -> None:
+    now = time.time()
+
+    store.keep([letter(time=now - 100, first_failed=now - 160)])
+
+    (found,) = store.list("memory", 10)
+    assert found.time - found.first_failed == pytest.approx(60, abs=0.1)
+    assert time.time() - found.time == pytest.approx(100, abs=50)
+
+
+def test_what_cannot_be_kept_keeps_no_other_from_it(store: TableStore) -> None:
+    good, raw = letter(b"1"), letter(b"\xff raw")
+
+    assert store.keep([raw, good]) == [raw]
+
+    assert bodies(store.list("memory", 10)) == [b"1"]
+
+
+def test_one_that_the_database_refuses_keeps_no_other_from_it(
+    store: TableStore, vendor: str
+) -> None:
+    wrong = letter(b"2", attempt=2**70)
+
+    assert store.keep([letter(b"1"), wrong, letter(b"3")]) == [wrong]
+
+    assert bodies(store.list("memory", 10)) == [b"1", b"3"]
+
+
+def test_those_of_a_broker_with_tables_are_not_its_own(store: TableStore) -> None:
+    stored = burying.bury(using=ALIAS, broker="memory")
+    name = f"{stored.pk:019d}"
+
+    assert store.wanted("memory") is None
+    assert store.find("memory", [name]) == []
+    assert store.take("memory", [name]) == []
+    with durable_broker() as broker:
+        assert [one.id for one in broker.dead_letters()] == [name]
+
+
+def test_those_of_processes_are_not_those_of_the_backend(store: TableStore) -> None:
+    store.keep([letter()])
+    (kept,) = store.list("memory", 10)
+
+    with durable_broker() as broker:
+        assert broker.dead_letters() == []
+        assert broker.replay([kept.id]) == 0
+
+    assert [one.id for one in store.list("memory", 10)] == [kept.id]
+
+
+def test_what_is_wanted_is_taken_by_consumer_oldest_first(store: TableStore) -> None:
+    assert store.wanted("memory") is None
+    store.keep([letter(b"%d" % nth, "cd"[nth % 2]) for nth in range(6)])
+    assert store.wanted("memory") == ()
+
+    want(0, 2, 4, 5)
+
+    assert sorted(store.wanted("memory") or ()) == ["c", "d"]
+    assert bodies(store.take_wanted("memory", "c", 2)) == [b"0", b"2"]
+    assert bodies(store.take_wanted("memory", "c", 2)) == [b"4"]
+    assert store.take_wanted("memory", "c", 2) == []
+    assert bodies(store.list("memory", 10)) == [b"1", b"3", b"5"]
+
+
+def test_the_latest_are_kept_and_what_is_wanted_and_it_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = TableStore(lambda: ALIAS, "tests", most=4)
+    stored = burying.bury(using=ALIAS, broker="memory")
+    store.keep([letter(b"0"), letter(b"1", broker="other")])
+    want(0)
+
+    for first in range(2, 12, 2):
+        store.keep([letter(b"%d" % nth) for nth in (first, first + 1)])
+
+    kept = [b"0", b"8", b"9", b"10", b"11"]
+    assert bodies(store.list("memory", 100)) == kept
+    assert bodies(store.list("other", 100)) == [b"1"]
+    assert StoredDeadLetter.objects.using(ALIAS).filter(pk=stored.pk).exists()
+    (line,) = [one for one in caplog.records if one.name == "gomq.dead_letters"]
+    assert "more than 4 dead letters" in line.getMessage()
+
+
+def test_each_is_taken_once_by_all_who_try(store: TableStore) -> None:
+    store.keep([letter(b"%d" % nth) for nth in range(60)])
+    names = [one.id for one in store.list("memory", 100)]
+    want(*range(30))
+    taken: list[bytes] = []
+
+    def take_wanted(own: TableStore) -> None:
+        while found := own.take_wanted("memory", "c", 3):
+            taken.extend(bodies(found))
+
+    def take(own: TableStore) -> None:
+        for start in range(0, 60, 5):
+            taken.extend(bodies(own.take("memory", names[start : start + 5])))
+
+    threads = [
+        threading.Thread(target=target, args=(TableStore(lambda: ALIAS, "tests"),))
+        for target in (take_wanted, take) * 2
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(map(int, taken)) == list(range(60))
+    assert store.list("memory", 100) == []
+
+
+def test_a_choice_tells_brokers_apart(store: TableStore) -> None:
+    store.keep([letter()])
+    stored = burying.bury(using=ALIAS, broker="other")
+
+    found = [list(Choice(broker=name).rows(ALIAS)) for name in ("memory", "other")]
+
+    assert [[row.broker for row in rows] for rows in found] == [["memory"], []]
+    assert stored in Choice().rows(ALIAS)
+
+
+def test_a_database_without_the_table_is_no_store(store: TableStore) -> None:
+    execute("ALTER TABLE gomq_dead_letter RENAME TO set_aside")
+    try:
+        with pytest.raises(NoStoreError):
+            store.keep([letter()])
+    finally:
+        execute("ALTER TABLE set_aside RENAME TO gomq_dead_letter")
+    assert store.keep([letter()]) == []
+
+
+def test_no_connection_is_held_between_two_calls(
+    store: TableStore, vendor: str
+) -> None:
+    store.keep([letter()])
+    store.list("memory", 1)
+
+    connection = store._connection
+    assert connection is not None
+    assert connection._wrapper is None
