@@ -18,7 +18,8 @@ class Refuse(importlib.abc.MetaPathFinder):
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname.partition(".")[0] in self.names:
-            raise ModuleNotFoundError(f"{{fullname}} is not installed here")
+            text = f"{{fullname}} is not installed here"
+            raise ModuleNotFoundError(text, name=fullname)
 
 sys.meta_path.insert(0, Refuse())
 """

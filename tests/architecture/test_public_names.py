@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import django_gomq
+from django_gomq import testing
 
 API = {
     "Broker",
@@ -38,6 +39,28 @@ ERRORS = {
     "QueueFullError",
 }
 
+TEST_KIT = {
+    "Ack",
+    "CapturedEvents",
+    "DeadLettered",
+    "Dropped",
+    "Gomq",
+    "GomqTestMixin",
+    "HandledMessage",
+    "InlineEvents",
+    "LiveBus",
+    "Outcome",
+    "RetryAfter",
+    "assert_emitted",
+    "assert_listening",
+    "assert_not_emitted",
+    "assert_nothing_emitted",
+    "call",
+    "capture",
+    "inline",
+    "live",
+}
+
 
 def test_the_public_names_are_those_of_the_design() -> None:
     assert set(django_gomq.__all__) == API | WISHES | ERRORS
@@ -48,6 +71,11 @@ def test_every_public_name_can_be_had() -> None:
     missing = [name for name in django_gomq.__all__ if not hasattr(django_gomq, name)]
 
     assert missing == []
+
+
+def test_the_names_of_the_test_kit_are_those_of_its_page() -> None:
+    assert set(testing.__all__) == TEST_KIT
+    assert [name for name in testing.__all__ if not hasattr(testing, name)] == []
 
 
 def test_every_error_has_the_one_root() -> None:

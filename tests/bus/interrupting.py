@@ -67,6 +67,11 @@ def interrupt_at(step: int, call: Callable[[], object]) -> bool:
 
     They run where a function in Python begins, and where one in C has returned.
     """
+    return comes_out_at(step, call) is True
+
+
+def comes_out_at(step: int, call: Callable[[], object]) -> bool | None:
+    """Whether what is raised at this step comes out of the call; None: it has fewer."""
     left = step
 
     def count(frame: FrameType, event: str, arg: Any) -> None:
@@ -85,4 +90,4 @@ def interrupt_at(step: int, call: Callable[[], object]) -> bool:
     finally:
         sys.setprofile(None)
         gc.enable()
-    return False
+    return None if left >= 0 else False

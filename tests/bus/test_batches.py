@@ -17,6 +17,10 @@ from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder
 from tests.bus.waiting import wait_until, wait_until_settled
 
+BLAMED = (
+    "ConfigurationError: BatchFailed names '0', the id of no message in the batch: "
+    "write BatchFailed({message.id: error, ...})."
+)
 SOON = Retry(attempts=3, min_delay=0, max_delay=0.001)
 
 
@@ -130,6 +134,30 @@ def test_a_handler_may_say_which_members_failed(broker: Broker) -> None:
     assert broker.stats().consumers["c"].dead_lettered == 1
 
 
+def test_a_batch_that_blames_nobody_has_failed_where_all_it_did_is_rolled_back(
+    broker: Broker,
+) -> None:
+    def handle(batch: list[Message[Any]]) -> None:
+        raise BatchFailed({})
+
+    broker.consume("a.b", handle, name="c", batch=3, atomic=True)
+    publish_numbers(broker, 3)
+    wait_until_settled(broker)
+
+    assert broker.stats().consumers["c"].dead_lettered == 3
+
+
+def test_a_batch_that_blames_a_message_of_another_has_failed(broker: Broker) -> None:
+    def handle(batch: list[Message[Any]]) -> None:
+        raise BatchFailed({str(batch[0].data): ValueError()})
+
+    broker.consume("a.b", handle, name="c", batch=3)
+    publish_numbers(broker, 3)
+    wait_until_settled(broker)
+
+    assert [letter.error for letter in broker.dead_letters()] == 3 * [BLAMED]
+
+
 def test_a_whole_batch_may_be_put_off(broker: Broker) -> None:
     calls: list[int] = []
 
@@ -159,8 +187,8 @@ def test_old_members_leave_a_batch_before_it_is_handled(broker: Broker) -> None:
     broker.pause("c")
     now = time.time()
     for number, age in enumerate((0, 20, 0)):
-        broker.publish(Message("a.b", b"%d" % number, made=now - age))
-    broker.publish(Message("a.b", made=1.0))
+        broker.publish(Message("a.b", b"%d" % number, number="x", made=now - age))
+    broker.publish(Message("a.b", number="x", made=1.0))
     wait_until(lambda: broker.stats().consumers["c"].depth == 4)
 
     broker.resume("c")

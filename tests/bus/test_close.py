@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from typing import Any
 
 import pytest
 
+from django_gomq.backends.memory import publisher
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.delivery import DropReason
 from django_gomq.bus.errors import BrokerClosedError, PublishError
@@ -53,6 +55,21 @@ def test_what_was_accepted_is_finished_before_a_close_ends(broker: Broker) -> No
 
     assert handled == list(range(500))
     assert remainder.is_clean
+
+
+def test_a_close_may_take_as_long_as_the_work_does(broker: Broker) -> None:
+    handled: list[Any] = []
+
+    def handle(message: Message[Any]) -> None:
+        time.sleep(0.01)
+        handled.append(message.data)
+
+    broker.consume("a.b", handle, name="c")
+    for _ in range(5):
+        broker.publish(Message("a.b"))
+
+    assert broker.close(math.inf).is_clean
+    assert len(handled) == 5
 
 
 def test_a_second_close_gives_the_first_ones_answer(broker: Broker) -> None:
@@ -374,8 +391,9 @@ def test_who_waits_for_room_is_refused_when_the_broker_closes(
 
 
 def test_a_message_in_a_publishers_hands_is_still_counted_by_a_close(
-    broker: Broker,
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(publisher, "_HAND_OVER_SECONDS", LONG)
     broker.consume("a.b", print, name="c")
     broker.start()
     queue = broker._current_runtime().backend._queues.open("a.b")  # type: ignore[attr-defined]
@@ -393,10 +411,10 @@ def test_async_handlers_left_at_the_deadline_are_cancelled_and_dropped(
     broker: Broker,
 ) -> None:
     cancelled: list[bool] = []
-    inside = threading.Event()
+    entered: list[str] = []
 
     async def wait(message: Message[Any]) -> None:
-        inside.set()
+        entered.append(message.id)
         try:
             await asyncio.Event().wait()
         finally:
@@ -406,7 +424,7 @@ def test_async_handlers_left_at_the_deadline_are_cancelled_and_dropped(
     broker.consume("a.b", wait, name="c", concurrency=2)
     for _ in range(3):
         broker.publish(Message("a.b"))
-    inside.wait(LONG)
+    wait_until(lambda: len(entered) == 2)
 
     remainder = broker.close(timeout=0.02)
 
@@ -446,12 +464,12 @@ def test_a_close_within_a_close_ends_it_at_once(broker: Broker, stuck: Stuck) ->
     life = broker._current_runtime()
     answers: list[Remainder] = []
 
-    def as_a_signal_handler(seconds: float) -> bool:
+    def as_a_signal_handler(seconds: float = 0.0) -> bool:
         if not answers:
             answers.append(broker.close())
         return False
 
-    life._has_work = as_a_signal_handler  # type: ignore[method-assign]
+    life._drain.has_work = as_a_signal_handler  # type: ignore[method-assign]
 
     remainder = broker.close(timeout=LONG)
 
@@ -474,9 +492,40 @@ def test_all_threads_of_a_closed_broker_end(make_broker: MakeBroker) -> None:
 
 def test_a_start_that_comes_second_changes_nothing(broker: Broker) -> None:
     broker.start()
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
     broker._current_runtime()._start()
 
     assert broker.is_started
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_dead_letter_of_an_async_handler_is_settled_though_all_threads_end(
+    make_broker: MakeBroker,
+) -> None:
+    async def fail(message: Message[Any]) -> None:
+        raise ValueError
+
+    broker = make_broker(threads=1)
+    go_on, entered = threading.Event(), threading.Event()
+
+    def hold(message: Message[Any]) -> None:
+        entered.set()
+        go_on.wait(LONG)
+
+    broker.consume("a.sync", hold, name="holds")
+    broker.consume("a.async", fail, name="fails")
+    broker.publish(Message("a.sync"))
+    assert entered.wait(LONG)
+    ready: Any = broker._current_runtime()._worker._ready
+    broker.publish(Message("a.async"))
+    wait_until(lambda: len(ready))  # the only thread that could settle it is busy
+    closing = threading.Thread(target=lambda: broker.close(timeout=0))
+    closing.start()
+    wait_until(lambda: ready.closed)
+
+    go_on.set()
+    closing.join(LONG)
+
+    stats = broker.stats().consumers["fails"]
+    assert (stats.dead_lettered, stats.in_flight, stats.unaccounted) == (1, 0, 0)

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from django_gomq.bus.codec import MAX_DEPTH, JsonCodec
+from django_gomq.bus.data.codec import JsonCodec
 from django_gomq.bus.errors import EncodeError
 from django_gomq.bus.event import Event
 from django_gomq.bus.message import Message
@@ -91,7 +91,7 @@ def test_a_number_that_json_has_not_is_refused_with_advice(
     wrap: Any, number: float
 ) -> None:
     with pytest.raises(
-        EncodeError, match="leave the field out, or pass None"
+        EncodeError, match="a.b.*: leave the field out, or pass None"
     ) as caught:
         JsonCodec().encode("a.b", wrap(number))
 
@@ -129,45 +129,10 @@ def test_foreign_objects_can_be_adapted() -> None:
     assert codec.encode("a.b", [Model()]) == b'["Model"]'
 
 
-def test_a_key_that_json_has_not_is_refused() -> None:
-    with pytest.raises(EncodeError, match="tuple has no JSON form"):
-        JsonCodec().encode("a.b", {(1, 2): 3})
-
-
-def test_a_text_that_is_none_is_refused() -> None:
-    with pytest.raises(EncodeError, match="a.b: .*surrogates not allowed") as caught:
-        JsonCodec().encode("a.b", "\ud800")
-
-    assert caught.value.event == "a.b"
-
-
-def test_an_error_without_a_text_is_told_by_its_class() -> None:
-    def adapt(value: object) -> object:
-        raise OverflowError
-
-    with pytest.raises(EncodeError, match="^a.b: OverflowError$"):
-        JsonCodec(adapt).encode("a.b", Model())
-
-
-def test_a_circle_is_refused() -> None:
-    circle: list[object] = []
-    circle.append(circle)
-
-    with pytest.raises(EncodeError, match="recursion"):
-        JsonCodec().encode("a.b", circle)
-
-
 @pytest.mark.parametrize("leaf", [None, 1])
 def test_nesting_within_the_limit_passes(leaf: object) -> None:
-    data = nest(MAX_DEPTH, leaf)
+    data = nest(200, leaf)
 
     body = JsonCodec().encode("a.b", data)
 
     assert Message[Any]("a.b", body).data == data
-
-
-def test_nesting_without_end_is_refused() -> None:
-    with pytest.raises(EncodeError, match="nested deeper than 100") as caught:
-        JsonCodec().encode("a.b", nest(MAX_DEPTH + 1, None))
-
-    assert caught.value.event == "a.b"

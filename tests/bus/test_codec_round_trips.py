@@ -12,7 +12,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_gomq.bus.codec import JsonCodec, decode_as
+from django_gomq.bus.data.codec import JsonCodec, decode_as
 from django_gomq.bus.event import Event
 from django_gomq.bus.message import Message
 

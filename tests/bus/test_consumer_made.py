@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, StrEnum
 from typing import Any
 
 import pytest
@@ -17,10 +18,6 @@ class Saved(Event, type="bus_tests.consumer.saved"):
 
 
 class Untyped(Event):
-    record_id: int
-
-
-class Mistyped(Event, type="Bus-Tests"):
     record_id: int
 
 
@@ -110,6 +107,21 @@ def test_a_type_that_is_named_twice_is_subscribed_once() -> None:
     assert make("a.b", "x.y", "a.b").types == ("a.b", "x.y")
 
 
+class Types(str, Enum):  # noqa: UP042 - projects have such
+    PAID = "order.paid"
+
+
+class NewTypes(StrEnum):
+    PAID = "order.paid"
+
+
+@pytest.mark.parametrize("given", [Types.PAID, NewTypes.PAID], ids=repr)
+def test_a_member_of_an_enum_of_texts_is_its_text(given: str) -> None:
+    (found,) = make(given).types
+
+    assert (type(found), found) == (str, "order.paid")
+
+
 def test_an_event_class_gets_typed_data() -> None:
     consumer = make(Saved)
     message: Message[Any] = Message("bus_tests.consumer.saved", b'{"record_id":7}')
@@ -140,16 +152,20 @@ def test_an_event_class_without_a_type_is_refused_with_advice() -> None:
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        (Mistyped, "is not an event type"),
         ("a.*.b", "no event type and no pattern"),
         (7, "no event type and no pattern"),
         (b"a.b", "no event type and no pattern"),
-        (int, "no event type and no pattern"),
+        (int, "Consumer 'c': int is no event type and no Event class"),
+        (["a.b", Saved], r"one after the other: @consumer\('a.b', Saved\)"),
+        (("a.b", "x.y"), r"one after the other: @consumer\('a.b', 'x.y'\)"),
+        (Saved(record_id=1), "name the class Saved itself, and no event of it"),
     ],
 )
 def test_what_is_no_type_is_refused(wrong: object, text: str) -> None:
-    with pytest.raises(ConfigurationError, match=text):
+    with pytest.raises(ConfigurationError, match=text) as caught:
         make("a.b", wrong)
+
+    assert caught.value.consumer == "c"
 
 
 def test_options_are_kept() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ def test_the_options_are_those_of_the_documentation() -> None:
     assert {
         *("concurrency", "capacity", "overflow", "retry", "timeout", "max_age"),
         *("batch", "linger", "atomic", "ordered_by_key", "severity", "enabled"),
+        *("start", "aliases", "idempotent"),
     } == OPTIONS
 
 
@@ -97,6 +99,15 @@ def test_a_duration_is_in_seconds(option: str, value: object) -> None:
         make(**{"batch": 2, option: value})
 
 
+@pytest.mark.parametrize("option", ["timeout", "max_age", "linger"])
+def test_a_duration_may_be_a_timedelta(option: str) -> None:
+    consumer = make(**{"batch": 2, option: timedelta(minutes=2)})
+
+    assert getattr(consumer, option) == 120
+    changed = consumer.with_options({option: timedelta(minutes=3)})
+    assert getattr(changed, option) == 180
+
+
 @pytest.mark.parametrize("option", ["timeout", "max_age"])
 def test_no_time_at_all_is_refused(option: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{option} is 0, not seconds"):
@@ -113,8 +124,19 @@ def test_a_linger_cannot_be_none() -> None:
     [
         ({"overflow": "drop"}, "overflow is 'drop', not one of"),
         ({"severity": "page"}, "severity is 'page', not one of"),
+        ({"start": "yesterday"}, "start is 'yesterday', not one of"),
+        ({"aliases": "old"}, "aliases is 'old', not a list of names"),
+        ({"aliases": ["old", "no name"]}, r"aliases is \[.*\], not a list of names"),
+        ({"aliases": [3]}, r"aliases is \[.*\], not a list of names"),
+        ({"aliases": ["c"]}, "aliases has its own name"),
         ({"retry": 5}, r"retry is 5, not a Retry\(...\)"),
         ({"retry": None}, "retry is None"),
+        ({"enabled": "no"}, "enabled is 'no', not True or False"),
+        ({"ordered_by_key": 1}, "ordered_by_key is 1, not True or False"),
+        ({"idempotent": 1}, "idempotent is 1, not True or False"),
+        ({"idempotent": True, "atomic": True}, "idempotent has a transaction"),
+        ({"idempotent": True, "handler": ahandle}, "idempotent needs a sync handler"),
+        ({"atomic": 1}, "atomic is 1, not a bool or a database alias"),
         ({"linger": 0.5}, "linger needs batch"),
         ({"ordered_by_key": True, "batch": 2}, "ordered_by_key and batch exclude"),
         ({"atomic": True, "handler": ahandle}, "atomic needs a sync handler"),
@@ -138,6 +160,7 @@ def test_options_that_can_never_work_are_refused(options: Any, text: str) -> Non
         {"linger": 0},
         {"overflow": "backpressure", "retry": Retry()},
         {"atomic": "other", "ordered_by_key": True, "severity": "critical"},
+        {"start": "earliest", "aliases": ("old", "older")},
         {"handler": ahandle, "concurrency": 50},
     ],
     ids=lambda value: str(value)[:30],
@@ -224,7 +247,8 @@ def test_replaced_options_are_checked() -> None:
 @pytest.mark.parametrize("option", ["size", "name", "types", "handler"])
 def test_an_unknown_option_is_refused_with_those_that_exist(option: str) -> None:
     with pytest.raises(
-        ConfigurationError, match=f"unknown option {option}; there are atomic, batch,"
+        ConfigurationError,
+        match=f"unknown option {option}; there are aliases, atomic, batch,",
     ) as caught:
         make().with_options({option: 1})
 

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from django_gomq.bus.counts import (
+    FINE_BUCKETS,
     MAX_ERROR_TYPES,
     MAX_UNDECLARED_TYPES,
     OTHER,
@@ -103,11 +104,11 @@ def test_lost_leases_are_handed_back(counts: ConsumerCounts) -> None:
     assert counts.handed_back == 7
 
 
-def test_histograms_have_the_buckets_that_were_asked_for() -> None:
-    counts = ConsumerCounts([1.0], [2.0, 3.0])
+def test_histograms_have_the_buckets_that_were_asked_for_and_the_fine_ones() -> None:
+    counts = ConsumerCounts([1.1], [2.0, 3.0])
 
-    assert counts.wait.state().bounds == (1.0,)
-    assert counts.duration.state().bounds == (2.0, 3.0)
+    assert set(counts.wait.state().bounds) == {1.1, *FINE_BUCKETS}
+    assert set(counts.duration.state().bounds) == {2.0, 3.0, *FINE_BUCKETS}
 
 
 def test_racing_threads_lose_no_count(counts: ConsumerCounts) -> None:

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_gomq.bus.counts import (
+    FINE_BUCKETS,
     HANDLER_BUCKETS,
     WAIT_BUCKETS,
     Exemplar,
     Histogram,
+    HistogramState,
 )
 
 BOUND = st.integers(1, 1000).map(lambda ms: ms / 1000)
@@ -135,7 +137,41 @@ def test_an_exemplar_cannot_be_changed() -> None:
         Exemplar(1.0, "trace", 0.0).value = 2.0  # type: ignore[misc]
 
 
+@given(BOUNDS, st.data(), VALUES)
+@settings(deadline=None)
+def test_fewer_buckets_count_as_if_they_were_all(
+    bounds: list[float], data: st.DataObject, values: list[float]
+) -> None:
+    shown = tuple(data.draw(st.lists(st.sampled_from(bounds), unique=True).map(sorted)))
+    histogram = Histogram(bounds)
+
+    histogram.observe_all(list(values))
+
+    state = histogram.state().within(shown)
+    assert state.bounds == shown
+    assert state.counts == count_naively(list(shown), values)
+    assert state.sum_seconds == histogram.state().sum_seconds
+
+
+def test_of_fewer_buckets_each_has_its_latest_exemplar() -> None:
+    when = {0: 2.0, 1: 7.0, 2: 5.0, 4: 1.0}
+    seen = {index: Exemplar(0.0, f"at {one}", one) for index, one in when.items()}
+    bounds, counts = (0.001, 0.01, 0.1, 1.0), (1, 1, 1, 0, 1)
+
+    exemplars = HistogramState(bounds, counts, 9.0, seen).within((0.1,)).exemplars
+
+    assert {index: one.trace_id for index, one in exemplars.items()} == {
+        0: "at 7.0",
+        1: "at 1.0",
+    }
+
+
 @pytest.mark.parametrize("buckets", [WAIT_BUCKETS, HANDLER_BUCKETS])
-def test_the_default_buckets_are_seven_that_grow(buckets: tuple[float, ...]) -> None:
-    assert len(buckets) == 7
+def test_the_default_buckets_are_14_out_of_48_from_a_millisecond_to_30_seconds(
+    buckets: tuple[float, ...],
+) -> None:
+    assert len(buckets) == 14
+    assert (buckets[0], buckets[-1]) == (0.001, 30.0)
     assert list(buckets) == sorted(set(buckets))
+    assert len(FINE_BUCKETS) == 48
+    assert set(buckets) < set(FINE_BUCKETS)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.dead_letters import DeadLetter, DeadLetterRing, make_dead_letter
+from django_gomq.bus.dead_letters import (
+    DeadLetter,
+    DeadLetterRing,
+    fault_of,
+    make_dead_letter,
+    trace_id_of,
+)
 from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.message import Message
 from tests.bus.conftest import MakeBroker
@@ -20,15 +27,53 @@ def letter(number: int = 0) -> DeadLetter:
     try:
         raise ValueError(f"number {number}")
     except ValueError as error:
-        return make_dead_letter("c", delivery, error)
+        return make_dead_letter("b", "c", delivery, error)
 
 
 def test_a_dead_letter_says_what_was_given_up_by_whom_and_why() -> None:
     made = letter(7)
 
     assert (made.message.body, made.consumer, made.attempt) == (b"7", "c", 3)
+    assert (made.broker, made.error_type) == ("b", "ValueError")
     assert made.error == "ValueError: number 7"
+    assert made.first_failed == made.time
+    assert made.trace_id == ""
     assert "in letter" in made.traceback
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        ("ValueError: no 17, of 1,000.5", "ValueError: no #, of #"),
+        ("KeyError: 01a22641-d1ff-709b-a795-5d94f7889a48 gone", "KeyError: # gone"),
+        ("TypeError: <object at 0x7f33aBc0>", "TypeError: <object at #>"),
+        ("Reject: not mine", "Reject: not mine"),
+    ],
+)
+def test_errors_that_differ_in_numbers_are_one_fault(error: str, fault: str) -> None:
+    assert fault_of(error) == fault
+
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+
+
+class Carried:
+    """What an observer has a message carry in the place of headers."""
+
+    def write(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {**headers, "traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-00"}
+
+
+def test_the_trace_is_that_of_the_headers_or_of_what_an_observer_left() -> None:
+    named = Message[Any](
+        "a.b", headers={"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
+    )
+    wrong = Message[Any]("a.b", headers={"traceparent": "what?"})
+    carrying = Message[Any]("a.b", trace_context=Carried())
+
+    found = [trace_id_of(each) for each in (named, carrying, wrong, Message("a.b"))]
+
+    assert found == [TRACE_ID, TRACE_ID, "", ""]
 
 
 def test_later_letters_sort_behind_earlier_ones() -> None:
@@ -134,6 +179,18 @@ def test_a_broker_keeps_the_latest(make_broker: MakeBroker, handler: Mended) -> 
 
     assert [each.message.body for each in letters] == [b"2", b"3"]
     assert broker.stats().consumers["c"].dead_lettered == 4
+
+
+def test_all_that_a_broker_keeps_are_read_while_they_are_discarded(
+    broker: Broker, handler: Mended
+) -> None:
+    broker.consume("a.b", handler, name="c")
+    letters = bury(broker, 3)
+
+    found = [one for one in broker.iter_dead_letters() if broker.discard([one.id])]
+
+    assert found == letters
+    assert broker.dead_letters() == []
 
 
 def test_replayed_letters_are_handled_again_and_the_law_holds(

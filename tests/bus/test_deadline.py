@@ -10,7 +10,7 @@ from django_gomq.bus.process.timers import Deadline
 
 def set_clock(patch: pytest.MonkeyPatch, now: float) -> None:
     """Stop the clock for this module, not for threads of others."""
-    patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    patch.setattr(module, "Clock", SimpleNamespace(monotonic=lambda: now))
 
 
 def test_no_deadline_never_comes() -> None:

@@ -82,17 +82,18 @@ def test_a_run_knows_since_when_each_part_of_it_waits(
 
 
 def test_a_message_in_a_run_waits_since_its_delay_was_over() -> None:
-    made = time.time() - 50
+    made = time.monotonic() - 50
     messages: list[Any] = [
-        Message("a.b", made=made),
-        Message("a.b", made=made, delay=20.0),
+        Message("a.b", made_here=made),
+        Message("a.b", made_here=made, delay=20.0),
+        Message("a.b", made=time.time() - 50, number="made elsewhere"),
         Delivery(Message("a.b"), 7.0),
     ]
 
     available = Chunk(messages).available
 
     now = time.monotonic()
-    assert available == pytest.approx([now - 50, now - 30, 7.0], abs=1)
+    assert available == pytest.approx([now - 50, now - 30, now - 50, 7.0], abs=1)
     for message, moment in zip(messages, available, strict=True):
         assert moment == pytest.approx(message.available, abs=1)
 

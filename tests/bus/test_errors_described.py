@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import contextlib
 import traceback
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 
+from django_gomq.bus import errors
 from django_gomq.bus.errors import (
     MAX_CLASS_NAME,
     MAX_DESCRIPTION,
@@ -13,7 +18,15 @@ from django_gomq.bus.errors import (
     error_class_name,
     format_traceback,
 )
-from tests.bus.odd_errors import ODD, UNREADABLE, make_odd, make_unreadable, throw
+from tests.bus.odd_errors import (
+    ODD,
+    UNREADABLE,
+    make_odd,
+    make_unreadable,
+    that_says,
+    throw,
+)
+from tests.bus.waiting import LONG, wait_until
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
@@ -58,6 +71,91 @@ def test_whatever_its_class_does_an_error_has_a_short_traceback(
     assert text.endswith(describe_error(error))
     assert len(text) <= MAX_TRACEBACK + len("...")
     assert all(line.isprintable() for line in text.split("\n"))
+
+
+ODD_NAME = "a\n\x1b[31m\u202ebc"
+
+
+def test_no_name_of_a_call_breaks_a_line_of_a_traceback() -> None:
+    names: dict[str, Any] = {}
+    source = "def call():\n    raise LookupError"
+    exec(compile(source, f"/srv/{ODD_NAME}.py", "exec"), names)
+    call = names["call"]
+    call.__code__ = call.__code__.replace(co_name=ODD_NAME, co_qualname=ODD_NAME)
+    with pytest.raises(LookupError) as raised:
+        call()
+
+    text = format_traceback(raised.value)
+
+    lines = text.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert len(lines) == 5
+    assert r"a\n\x1b[31m\u202ebc" in lines[-2]
+
+
+@pytest.fixture
+def go_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
+    """Lets texts that block go on, at the latest at the end of the test."""
+    monkeypatch.setattr(errors, "TEXT_SECONDS", 0.02)
+    event = Event()
+    yield event
+    event.set()
+    for thread in errors._readers:
+        thread.join(LONG)
+
+
+def test_a_text_that_blocks_is_not_waited_for_and_in_the_end_not_asked_for(
+    go_on: Event,
+) -> None:
+    asked: list[object] = []
+
+    def block(error: object) -> str:
+        asked.append(error)
+        go_on.wait(LONG)
+        return "at last"
+
+    told = {describe_error(that_says(block)) for _ in range(20)}
+
+    assert told == {"Odd: (its text cannot be read)"}
+    assert len(asked) == errors._MOST_READERS
+    go_on.set()
+    wait_until(lambda: not any(thread.is_alive() for thread in errors._readers))
+    assert describe_error(that_says(block)) == "Odd: at last"
+
+
+@pytest.mark.parametrize("make", [that_says, ValueError])
+def test_a_text_that_anybody_makes_is_made_in_the_context_of_who_asks(
+    make: Callable[[Any], BaseException],
+) -> None:
+    language = ContextVar("language", default="en")
+    language.set("de")
+
+    class Lazy:
+        def __str__(self) -> str:
+            return language.get()
+
+    error = that_says(lambda _: language.get()) if make is that_says else make(Lazy())
+
+    assert describe_error(error).endswith(": de")
+
+
+def test_where_no_thread_can_start_a_text_is_read_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Thread, "start", throw(RuntimeError("can't start new thread")))
+
+    assert describe_error(that_says(lambda _: "mine")) == "Odd: mine"
+
+
+def test_a_call_whose_source_nobody_has_is_told_without_it() -> None:
+    names: dict[str, Any] = {}
+    exec(compile("def call():\n    raise LookupError", "<made>", "exec"), names)
+    with pytest.raises(LookupError) as raised:
+        names["call"]()
+
+    text = format_traceback(raised.value)
+
+    assert text.endswith('  File "<made>", line 2, in call\nLookupError')
 
 
 def test_an_error_is_told_as_its_class_and_its_text() -> None:
@@ -158,7 +256,7 @@ def test_calls_that_cannot_be_read_leave_the_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     error = chain()
-    monkeypatch.setattr(traceback, "format_tb", lambda *_: throw(SystemExit(1))(None))
+    monkeypatch.setattr(traceback, "extract_tb", lambda *_: throw(SystemExit(1))(None))
 
     text = format_traceback(error)
 

@@ -6,7 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from django_gomq.bus.event import Event, event_classes
+from django_gomq.bus.errors import ConfigurationError
+from django_gomq.bus.event import (
+    Event,
+    EventMeta,
+    definitions,
+    event_classes,
+    version_of,
+)
 
 
 class Saved(Event, type="bus_tests.record.saved", version=3, no_consumer="ignore"):
@@ -77,6 +84,28 @@ def test_classes_that_name_a_type_are_found_by_type() -> None:
     assert ours == [Derived, Plain, Saved]
 
 
+def test_a_definition_is_told_to_who_asked_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(definitions, "on_defined", told.append)
+
+    class Told(Event, type="bus_tests.told"):
+        pass
+
+    class Untold(Event):
+        pass
+
+    monkeypatch.setattr(definitions, "on_defined", None)
+
+    class Later(Event, type="bus_tests.later"):
+        pass
+
+    assert told == ["bus_tests.told"]
+    assert (Untold.__event_type__, Later.__event_type__) == ("", "bus_tests.later")
+    assert Told.__event_type__ == "bus_tests.told"
+
+
 def test_a_class_that_is_gone_is_not_found() -> None:
     def names() -> list[str]:
         return [cls.__event_type__ for cls in event_classes()]
@@ -90,10 +119,36 @@ def test_a_class_that_is_gone_is_not_found() -> None:
     assert "bus_tests.short" not in names()
 
 
-def test_a_keyword_that_nobody_knows_is_refused() -> None:
-    options: dict[str, Any] = {"topic": "x"}
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        ({"typ": "a.b"}, "unknown keyword 'typ'; there are type, version, no_consumer"),
+        ({"type": "Order Paid"}, "type: 'Order Paid' is not an event type: write"),
+        ({"type": "a.*"}, r"type: 'a.\*' is not an event type"),
+        ({"type": 7}, "type: 7 is not an event type"),
+        ({"type": None}, "type: None is not an event type"),
+        ({"type": "a.b", "version": "2"}, "version is '2', not a whole number from 1"),
+        ({"type": "a.b", "version": 1.0}, "version is 1.0, not a whole number"),
+        ({"type": "a.b", "version": True}, "version is True, not a whole number"),
+        ({"type": "a.b", "version": 0}, "version is 0, not a whole number"),
+        ({"type": "a.b", "no_consumer": "log"}, "no_consumer is 'log', not one of"),
+        ({"type": "a.b", "frozen": False}, "events are frozen and keyword-only"),
+        ({"type": "a.b", "kw_only": False}, "events are frozen and keyword-only"),
+    ],
+    ids=str,
+)
+def test_a_wrong_keyword_is_told_where_the_class_is_defined(
+    keywords: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"Event class Wrong: {text}"):
 
-    with pytest.raises(TypeError):
-
-        class Wrong(Event, type="bus_tests.wrong", **options):
+        class Wrong(Event, **keywords):
             pass
+
+
+def test_the_version_of_a_type_is_that_of_its_latest_class() -> None:
+    for version in (1, 3):
+        EventMeta("Versioned", (Event,), {}, type="event.versioned", version=version)
+
+    assert version_of("event.versioned") == 3
+    assert version_of("event.without.a.class") is None

@@ -148,6 +148,67 @@ def test_retry_later_is_no_error_and_counts_no_attempt(
     assert (stats.retries, stats.exceptions) == (3, {})
 
 
+@pytest.mark.parametrize("seconds", [0, 1e-9, 0.1])
+def test_retry_later_waits_long_enough_to_keep_no_thread_busy(
+    make_broker: MakeBroker, seconds: float
+) -> None:
+    recorder, attempts = Recorder(), list[float]()
+    broker = make_broker(hooks=[recorder])
+
+    def wait(message: Message[Any]) -> None:
+        attempts.append(time.monotonic())
+        if len(attempts) < 3:
+            raise RetryLater(seconds)
+
+    broker.consume("a.b", wait, name="c")
+    broker.publish(Message("a.b"))
+    wait_until(lambda: len(attempts) == 3)
+
+    assert attempts[2] - attempts[0] >= 0.2
+    outcomes = [outcome for *_, outcome in recorder.named("retrying")]
+    assert [(one.delay, one.times) for one in outcomes] == [(0.1, 1), (0.1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "max_delay", "expected"),
+    [(1e9, 300.0, 300.0), (1e9, 4000.0, 4000.0), (299.0, 0.0, 299.0)],
+)
+@pytest.mark.parametrize("asks", ["RetryLater", "Retry"])
+def test_nothing_waits_in_memory_to_come_again_for_longer_than_is_promised(
+    make_broker: MakeBroker,
+    asks: str,
+    seconds: float,
+    max_delay: float,
+    expected: float,
+) -> None:
+    recorder = Recorder()
+    broker = make_broker(hooks=[recorder], max_delay=max_delay)
+    retry = Retry(min_delay=seconds, max_delay=seconds)
+
+    def wait(message: Message[Any]) -> None:
+        raise RetryLater(seconds) if asks == "RetryLater" else ValueError
+
+    broker.consume("a.b", wait, name="c", retry=retry)
+    broker.publish(Message("a.b"))
+    wait_until(lambda: recorder.named("retrying"))
+
+    [(_, _, outcome)] = recorder.named("retrying")
+    assert outcome.delay == expected
+
+
+def test_what_was_asked_for_again_and_has_not_come_is_told_at_the_stop(
+    broker: Broker,
+) -> None:
+    def wait(message: Message[Any]) -> None:
+        raise RetryLater(100)
+
+    broker.consume("a.b", wait, name="c")
+    broker.publish(Message("a.b"))
+    wait_until(lambda: broker.stats().consumers["c"].scheduled == 1)
+
+    assert broker.close(timeout=0.1).dropped == {"a.b": 1}
+
+
 @kinds
 def test_a_body_that_cannot_be_decoded_dies_alone(broker: Broker, kind: Make) -> None:
     handled: list[Any] = []
@@ -193,9 +254,9 @@ def test_what_is_too_old_is_dropped_unhandled(broker: Broker, kind: Make) -> Non
     broker.consume("a.b", kind(handled.append), name="c", max_age=10)
     long_ago = time.time() - 11
 
-    broker.publish(Message("a.b", made=long_ago))
-    broker.publish(Message("a.b", made=long_ago + 5))
-    broker.publish(Message("a.b", made=long_ago, delay=0.001))
+    broker.publish(Message("a.b", number="x", made=long_ago))
+    broker.publish(Message("a.b", number="x", made=long_ago + 5))
+    broker.publish(Message("a.b", number="x", made=long_ago, delay=0.001))
     wait_until_settled(broker)
 
     stats = broker.stats().consumers["c"]
@@ -261,7 +322,7 @@ def test_async_handlers_run_concurrently_up_to_their_limit(broker: Broker) -> No
     async def handle(message: Message[Any]) -> None:
         inside[0] += 1
         most[0] = max(most[0], inside[0])
-        await asyncio.to_thread(go_on.wait, 10)
+        await asyncio.to_thread(go_on.wait, LONG)
         inside[0] -= 1
 
     broker.consume("a.b", handle, name="c", concurrency=5)
@@ -281,7 +342,7 @@ def test_async_handlers_of_one_key_wait_for_one_another(broker: Broker) -> None:
     async def handle(message: Message[Any]) -> None:
         if message.data == 0:
             first_is_in.set()
-            await asyncio.to_thread(go_on.wait, 10)
+            await asyncio.to_thread(go_on.wait, LONG)
         handled.append((message.key, message.data))
 
     broker.consume("a.b", handle, name="c", ordered_by_key=True, concurrency=3)
@@ -317,18 +378,3 @@ def test_a_sync_handler_that_overruns_is_reported_once_and_left_alone(
     assert name == "c"
     assert seconds > 0.01
     assert broker.stats().consumers["c"].succeeded == 1
-
-
-async def areturn(message: Message[Any]) -> None: ...
-
-
-@pytest.mark.parametrize("options", [{}, {"batch": 2}])
-def test_a_sync_handler_that_returns_a_coroutine_fails_aloud(
-    broker: Broker, options: dict[str, Any]
-) -> None:
-    broker.consume("a.b", lambda _: areturn(Message("a.b")), name="c", **options)
-
-    broker.publish(Message("a.b"))
-
-    wait_until(broker.dead_letters)
-    assert "make it 'async def'" in broker.dead_letters()[0].error

@@ -349,6 +349,34 @@ def test_a_line_below_the_level_is_not_made(caplog: pytest.LogCaptureFixture) ->
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(
+    "odd", ["a\nb", "\x1b[31m", "\0", "\r", "\x85", "\u2028", "\u202e", "\ud800"]
+)
+def test_no_text_breaks_its_line_or_speaks_to_a_terminal(
+    caplog: pytest.LogCaptureFixture, odd: str
+) -> None:
+    logger = logging.getLogger("gomq.test")
+
+    write_log(logger, logging.WARNING, "%s: %s", odd, OSError(odd), fields={"f": odd})
+
+    [record] = caplog.records
+    told: Any = record
+    assert record.getMessage().isprintable()
+    assert told.f.isprintable()
+
+
+def test_a_line_is_short_whatever_it_is_told_and_numbers_stay_numbers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.getLogger("gomq.test")
+
+    write_log(logger, logging.WARNING, "%s %d %.1f", "x" * 100_000, 7, 0.5)
+
+    [record] = caplog.records
+    assert len(record.getMessage()) < 1_100
+    assert record.getMessage().endswith("x... 7 0.5")
+
+
 def test_a_token_that_another_gave_meanwhile_is_no_trouble(
     housekeeping: Housekeeping,
 ) -> None:

@@ -21,6 +21,12 @@ from tests.bus.ledger import CAPACITY, Ledger, Publisher, check_books, queue_of
 from tests.bus.shooting import Shot
 from tests.bus.waiting import LONG, fast_switching, wait_until
 
+# A thread that is interrupted while it starts another one confuses Python's own books
+# of threads: the other one may end at once, and say so.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 @pytest.fixture(autouse=True)
 def calm() -> Iterator[None]:

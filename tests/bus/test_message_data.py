@@ -155,9 +155,21 @@ def test_a_message_reads_as_its_own_first_delivery() -> None:
 
 @pytest.mark.parametrize("delay", [0.0, 30.0])
 def test_a_message_is_available_when_its_delay_is_over(delay: float) -> None:
+    made = time.monotonic() - 100
+
+    message: Message[Any] = Message("a.b", delay=delay, made_here=made)
+
+    assert message.available == pytest.approx(made + delay)
+    assert message.age == pytest.approx(100, abs=1)
+
+
+@pytest.mark.parametrize("delay", [0.0, 30.0])
+def test_one_that_was_made_elsewhere_is_as_old_as_the_wall_clock_says(
+    delay: float,
+) -> None:
     made = time.time() - 100
 
-    message: Message[Any] = Message("a.b", delay=delay, made=made)
+    message: Message[Any] = Message("a.b", delay=delay, made=made, number="an id")
 
     expected = time.monotonic() - 100 + delay
     assert message.available == pytest.approx(expected, abs=1)
@@ -167,3 +179,13 @@ def test_a_message_is_available_when_its_delay_is_over(delay: float) -> None:
 def test_nothing_else_is_a_message(other: object) -> None:
     assert isinstance(Message("a.b"), Message)
     assert not isinstance(other, Message)
+
+
+@pytest.mark.parametrize(
+    "body", [None, {"a": 1}, object()], ids=["none", "dict", "object"]
+)
+def test_a_body_that_is_no_bytes_says_how_messages_are_made(body: Any) -> None:
+    with pytest.raises(
+        DecodeError, match=r"bytes of JSON.*testing.call\(handler, event"
+    ):
+        _ = Message[Any]("a.b", body).data

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import pytest
 
-from django_gomq.bus.codec import may_hide_nan
+from django_gomq.bus.data.codec import may_hide_nan
 
 NAN = math.nan
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.worker import processor as module
+from django_gomq.bus.worker.causes import InWork
 from django_gomq.bus.worker.environment import Environment, ThreadScope
 from django_gomq.bus.worker.processor import Processor, SliceResult
 from tests.bus.observing import Recorder, Watcher
@@ -73,12 +73,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The moment that it is, for the processor."""
     now = [100.0]
 
-    class Time:
+    class Clock:
         monotonic = staticmethod(lambda: now[0])
-        time = staticmethod(time.time)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "time", Time)
+        patch.setattr(module, "Clock", Clock)
         yield now
 
 
@@ -210,7 +209,7 @@ def test_failures_keep_their_order_and_are_decided_each_by_itself() -> None:
     assert outcomes(passage) == [
         RetryAfter(1, errors[0]),
         DeadLettered(errors[1], Verdict.REJECTED),  # type: ignore[arg-type]
-        RetryAfter(7, None),
+        RetryAfter(7, None, times=1),
     ]
 
 
@@ -336,7 +335,7 @@ def test_each_handler_begins_in_a_fresh_context_whatever_the_one_before_did(
     else:
         processor.process_many(iter(batch), NEVER)
 
-    assert seen == [("fresh", 0)] * len(habits)
+    assert seen == [("fresh", len(InWork().new_context()))] * len(habits)
     assert variable.get() == "the caller's"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -52,6 +53,39 @@ def test_a_wait_for_room_ends_in_a_refusal_of_its_own(full: Broker) -> None:
 
     assert caught.value.code == "timeout"
     assert full.stats().queues["a.b"].refused == {"timeout": 1}
+
+
+def test_timeouts_may_be_timedeltas(full: Broker) -> None:
+    soon = timedelta(milliseconds=10)
+
+    with pytest.raises(PublishTimeoutError):
+        full.publish(Message("a.b"), timeout=soon)
+    answers = full.publish_many([Message("a.b")], timeout=soon)
+    full.close(timeout=soon)
+
+    assert [type(answer) for answer in answers] == [PublishTimeoutError]
+
+
+@pytest.mark.parametrize(
+    "timeout", [-1, float("nan"), "1", True, timedelta(-1)], ids=str
+)
+def test_a_timeout_that_is_no_span_is_refused(broker: Broker, timeout: Any) -> None:
+    for call in (
+        lambda: broker.publish(Message("a.b"), timeout=timeout),
+        lambda: broker.publish_many([], timeout=timeout),
+        lambda: broker.close(timeout),
+    ):
+        with pytest.raises(ConfigurationError, match="timeout is .*, not a number of"):
+            call()
+
+
+@pytest.mark.parametrize("wrong", ["a.b", b"{}", {"type": "a.b"}, None], ids=repr)
+def test_what_is_no_message_is_refused(broker: Broker, wrong: Any) -> None:
+    for call in (broker.publish, lambda one: broker.publish_many([one])):
+        with pytest.raises(
+            ConfigurationError, match="A broker publishes messages, and"
+        ):
+            call(wrong)
 
 
 def test_a_publisher_that_waits_gets_the_room_that_comes(full: Broker) -> None:
@@ -325,6 +359,17 @@ def test_watched_publishers_are_refused_one_by_one(make_broker: MakeBroker) -> N
     assert broker.stats().queues["x.y"].unconsumed == 2
 
 
+def test_refusals_before_there_was_a_message_are_counted_from_nothing(
+    broker: Broker,
+) -> None:
+    broker.count_refused("a.b", "not_made", 0)
+    begun = dict(broker.stats().queues["a.b"].refused)
+    broker.count_refused("a.b", "not_made")
+
+    assert begun == {"not_made": 0}
+    assert broker.stats().queues["a.b"].refused == {"not_made": 1}
+
+
 def test_a_rollback_is_counted(broker: Broker) -> None:
     broker.count_rolled_back("a.b")
 
@@ -371,7 +416,7 @@ def test_a_delay_that_outlives_the_process_is_refused_with_advice(
     broker = make_broker(max_delay=10)
     broker.consume("a.b", print, name="c")
 
-    with pytest.raises(MessageError, match="durable broker"):
+    with pytest.raises(MessageError, match="broker on the database .* max_delay in"):
         broker.publish(Message("a.b", delay=10.5))
 
 

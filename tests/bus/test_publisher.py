@@ -40,7 +40,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "Clock", clock)
     return clock
 
 
@@ -151,6 +151,7 @@ class Server(Backend):
         self.answer: PublishError | None = None
         self.asked: list[int] = []
         self.written: list[str] = []
+        self.woken = 0
 
     def open(self, context: BackendContext) -> None: ...
 
@@ -166,6 +167,9 @@ class Server(Backend):
         if self.answer is not None:
             raise self.answer
         self.written += [message.type for message in messages]
+
+    def wake(self) -> None:
+        self.woken += 1
 
     def settle(self, settlements: Sequence[Any]) -> list[Settled]:
         return [Settled.DONE] * len(settlements)
@@ -315,6 +319,17 @@ def test_what_is_written_into_a_transaction_is_watched(
 
     assert server.written == ([] if answer else ["a.b", "a.c"])
     assert watcher.named("published") == [answer] * 2
+
+
+def test_the_reader_is_woken_after_the_commit_and_not_before(
+    broker: Broker, server: Server
+) -> None:
+    broker.publish_in_transaction([Message("a.b")], "default")
+    before = server.woken
+
+    broker.count_committed("a.b")
+
+    assert (before, server.woken) == (0, 1)
 
 
 def test_a_closed_broker_writes_into_no_transaction(

@@ -22,9 +22,11 @@ from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.errors import PublishError
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
-from django_gomq.bus.readers import HeldDeliveries, PullReader
+from django_gomq.bus.process.clock import Clock
+from django_gomq.bus.readers import HeldDeliveries, PullReader, Sampler
+from django_gomq.bus.stats import ServerSample, ServerStats
 from tests.bus.observing import Recorder
-from tests.bus.waiting import wait_until
+from tests.bus.waiting import run_threads, wait_until
 
 
 class Server(Backend):
@@ -38,6 +40,8 @@ class Server(Backend):
         self.error: BaseException = ConnectionError()
         self.desired: dict[str, ConsumerState] = {}
         self.fetched = threading.Event()
+        self.sample = ServerSample()
+        self.asked: list[str] = []
 
     def _answer(self, name: str) -> None:
         if name in self.fails:
@@ -62,6 +66,11 @@ class Server(Backend):
     def desired_state(self) -> Mapping[str, ConsumerState]:
         self._answer("desired_state")
         return self.desired
+
+    def stats(self) -> ServerSample:
+        self.asked.append(threading.current_thread().name)
+        self._answer("stats")
+        return self.sample
 
     def close(self, timeout: float) -> None:
         self._answer("close")
@@ -130,6 +139,86 @@ def test_whatever_a_client_raises_the_reader_goes_on(
     assert broker.stats().reader_up
 
 
+def test_a_server_that_is_fetched_from_again_is_counted_once(
+    server: Server, broker: Broker, recorder: Recorder
+) -> None:
+    server.fails = {"fetch"}
+    broker.start()
+    wait_until(lambda: ("reader", "fetch") in failures(recorder))
+    assert broker.stats().reconnects == 0
+
+    server.fails = set()
+
+    wait_until(lambda: broker.stats().server_up)
+    wait_until(lambda: broker.stats().reconnects == 1)
+    state = broker.stats().operations["fetch"]
+    assert sum(state.counts) >= 2  # what failed took its time, too
+
+
+@pytest.fixture
+def sampled_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_gomq.bus.readers.SAMPLE_SECONDS", 0.01)
+    monkeypatch.setattr("django_gomq.bus.readers.SAMPLE_REST", 0)
+
+
+@pytest.mark.usefixtures("sampled_often")
+def test_a_sample_that_fails_is_told_once_and_leaves_the_latest(
+    server: Server, broker: Broker, recorder: Recorder
+) -> None:
+    server.sample = ServerSample(consumers={"c": ServerStats(ready=3)})
+    broker.start()
+    wait_until(lambda: broker.stats().server == server.sample)
+    server.fails, before = {"stats"}, server.sample
+    wait_until(lambda: failures(recorder))
+
+    asked = len(server.asked)
+    wait_until(lambda: len(server.asked) > asked + 3)
+    assert failures(recorder) == [("reader", "stats")]
+    assert broker.stats().server == before
+    server.sample = ServerSample(outbox_depth=1)
+    server.fails = set()
+    wait_until(lambda: broker.stats().server.outbox_depth == 1)
+    assert set(server.asked) == {"gomq-server-sampler"}
+
+
+@pytest.mark.usefixtures("sampled_often")
+def test_a_consumer_that_was_removed_has_nothing_that_waits(
+    server: Server, broker: Broker
+) -> None:
+    server.sample = ServerSample(consumers={"old": ServerStats(ready=3, workers=0)})
+    broker.start()
+    wait_until(lambda: broker.stats().server.consumers)
+
+    server.sample = ServerSample(consumers={"c": ServerStats(ready=1)})
+
+    wait_until(lambda: "c" in broker.stats().server.consumers)
+    asked = len(server.asked)
+    wait_until(lambda: len(server.asked) > asked + 3)
+    old = broker.stats().server.consumers["old"]
+    assert (old.ready, old.scheduled, old.oldest_age) == (0, 0, 0.0)
+
+
+def test_a_server_is_asked_rarely_where_the_answer_takes_long(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    stop = threading.Event()
+
+    def wait(pause: float) -> bool:
+        pauses.append(pause)
+        return len(pauses) == 3
+
+    times = iter([0.0, 9.0, 200.0, 200.1])
+    monkeypatch.setattr(stop, "wait", wait)
+    with monkeypatch.context() as patched:
+        patched.setattr(Clock, "monotonic", lambda: next(times))
+        run_threads(lambda: Sampler(server, print)._run(stop))  # which it claims
+
+    first, long, usual = pauses
+    assert (first, long) == (0.0, 180.0)
+    assert 12.0 <= usual <= 18.0
+
+
 def test_a_server_that_is_away_keeps_no_stop_from_its_end(
     server: Server, broker: Broker, recorder: Recorder
 ) -> None:
@@ -158,10 +247,31 @@ def test_a_retry_of_what_was_given_to_somebody_else_is_not_held() -> None:
 
 def test_a_reader_that_runs_starts_no_second_thread(server: Server) -> None:
     reader = PullReader(server, Hooks())
+    before = set(threading.enumerate())
 
     for _ in range(2):
         reader.start(lambda call: False)
 
-    threads = [t for t in threading.enumerate() if t.name == "gomq-server-reader"]
+    begun = [thread.name for thread in set(threading.enumerate()) - before]
     reader.stop()
-    assert len(threads) == 1
+    assert begun.count("gomq-server-reader") == 1
+
+
+def test_what_was_given_to_somebody_else_is_waited_for_until_it_is_let_go() -> None:
+    held, delivery, subscription = HeldDeliveries(), Delivery(Message("a.b"), 0.0), None
+    held.hold([delivery], subscription)  # type: ignore[arg-type]
+    asked = threading.Event()
+
+    def is_lost(one: Delivery) -> bool:
+        asked.set()
+        return one is delivery
+
+    def let_go() -> None:
+        asked.wait()
+        held.let_go([delivery])
+
+    thread = threading.Thread(target=let_go)
+    thread.start()
+
+    assert held.wait_until_gone(is_lost, 60.0) == []
+    thread.join()

@@ -348,7 +348,7 @@ def test_a_wake_up_that_a_signal_handler_ends_keeps_nobody_asleep_for_ever(
         ready.add(1)
     ready.add(2)  # as the dispatcher does once a second for what lies unseen
 
-    wait_until(lambda: got, 2)
+    wait_until(lambda: got)
 
 
 @pytest.mark.parametrize("timeouts", [[-1.0], [-1.0, 0.0, 1e-6, 1e-4, 0.01]])

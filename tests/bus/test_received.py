@@ -5,12 +5,18 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import pprint
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
 
+from django_gomq.bus.data.codec import decode_as
+from django_gomq.bus.dead_letters import make_dead_letter
 from django_gomq.bus.delivery import DeliveredMessage, Delivery, receive
 from django_gomq.bus.errors import DecodeError
+from django_gomq.bus.event import Event
 from django_gomq.bus.message import Message
 from tests.bus.waiting import run_threads
 
@@ -128,6 +134,68 @@ def test_a_copy_of_it_reads_the_same(copied: Any, *, is_read: bool) -> None:
 
     assert (other.data, other.headers, other.attempt) == ([1], {"x": "1"}, 2)
     assert (other.id, other.time) == (found.id, found.time)
+
+
+class Saved(Event, type="bus_tests.received"):
+    record_id: int
+
+
+def typed(attempt: int = 3) -> Message[Saved]:
+    message: Message[Any] = Message("bus_tests.received", b'{"record_id":7}', "k")
+    delivery = Delivery(message, 0.0, attempt, token=lambda: None)
+    return receive(delivery, {"bus_tests.received": decode_as(Saved)})
+
+
+def read(message: Message[Saved]) -> tuple[str, Saved, int, str | None]:
+    """Return what another process reads."""
+    return message.id, message.data, message.attempt, message.key
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+def test_a_copy_of_a_typed_one_has_typed_data(copied: Any) -> None:
+    found = typed()
+
+    assert read(copied(found)) == (found.id, Saved(record_id=7), 3, "k")
+
+
+def test_a_pool_of_processes_can_be_given_a_typed_one() -> None:
+    found = typed()
+
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        answer = pool.submit(read, found).result(60)
+
+    assert answer == (found.id, Saved(record_id=7), 3, "k")
+
+
+def test_one_that_is_its_own_first_delivery_can_be_pickled() -> None:
+    message = Message[Any]("a.b", b"[1]")
+
+    found = pickled(DeliveredMessage[Any](message, {}))  # type: ignore[arg-type]
+
+    assert (found.id, found.data) == (message.id, [1])
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize("show", [repr, str, ascii, pprint.pformat])
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_what_is_shown_of_a_message_says_which_it_is_and_no_more(
+    show: Any, attempt: int
+) -> None:
+    message: Message[Any] = Message(
+        "a.b", f'"{SECRET}"'.encode(), SECRET, headers={"auth": SECRET}
+    )
+    found = received(message, attempt)
+    assert (found.data, found.headers) == (SECRET, {"auth": SECRET})
+
+    assert show(found) == f"<Message a.b {message.id} attempt {attempt}>"
+    assert show(message) == f"<Message a.b {message.id} attempt 1>"
+    assert SECRET not in show(found.delivery)
+    assert SECRET not in str(found.__rich_repr__())
+    assert SECRET not in show(
+        make_dead_letter("default", "audit", found.delivery, ValueError())
+    )
 
 
 # ------------------------------------------------------------- of one delivery alone

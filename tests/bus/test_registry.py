@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pydoc
+import re
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from django_gomq.bus import registry as module
-from django_gomq.bus.consumer import Consumer
+from django_gomq.bus.consumer import OPTIONS, Consumer
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.registry import Registry, label_of_module
 
@@ -94,19 +97,12 @@ def test_two_consumers_cannot_share_a_name(registry: Registry) -> None:
     ) as caught:
         registry.consumer("a.b", name="audit")(other)
 
-    assert f"{__name__}.handle and {__name__}.other" in str(caught.value)
+    line = handle.__code__.co_firstlineno
+    assert f"{__name__}.handle ({__file__}:{line}) and {__name__}.other" in str(
+        caught.value
+    )
     assert caught.value.consumer == "audit"
     assert registry.consumers()[0].handler is handle
-
-
-def test_a_reloaded_module_replaces_its_consumer(registry: Registry) -> None:
-    registry.register(make("audit"), source="shop.consumers.audit")
-    registry.register(make("mail"), source="shop.consumers.mail")
-
-    registry.register(make("audit", other), source="shop.consumers.audit")
-
-    assert names(registry) == ["audit", "mail"]
-    assert registry.consumers()[0].handler is other
 
 
 def test_a_consumer_of_no_known_place_replaces_none(registry: Registry) -> None:
@@ -136,7 +132,10 @@ def test_options_can_be_overridden_by_name(registry: Registry) -> None:
 def test_a_wrong_override_is_refused(registry: Registry) -> None:
     registry.register(make("a"))
 
-    with pytest.raises(ConfigurationError, match="unknown option size"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^GOMQ\['CONSUMERS'\]: Consumer 'a': unknown option size",
+    ):
         registry.consumers({"a": {"size": 7}})
 
 
@@ -147,7 +146,8 @@ def test_an_override_of_nobody_is_refused_with_those_that_exist(
     registry.register(make("a"))
 
     with pytest.raises(
-        ConfigurationError, match="no consumer 'x', 'y'; there are a, b."
+        ConfigurationError,
+        match=r"GOMQ\['CONSUMERS'\] names 'x', 'y': there is no such .* are a, b.",
     ) as caught:
         registry.consumers({"y": {}, "x": {}})
 
@@ -162,14 +162,63 @@ def test_an_override_without_any_consumer_says_that_there_is_none(
 
 
 def test_a_registry_can_go_back_to_what_it_was(registry: Registry) -> None:
-    registry.register(make("a"), source="shop.a")
+    registry.register(make("a"))
     before = registry.snapshot()
     registry.register(make("b"))
 
     registry.restore(before)
-    registry.register(make("a", other), source="shop.a")
 
-    assert [(one.name, one.handler) for one in registry.consumers()] == [("a", other)]
+    assert names(registry) == ["a"]
+
+
+def test_what_is_registered_is_handed_on(registry: Registry) -> None:
+    handed: list[tuple[str, bool]] = []
+    registry.consumer("a.b", name="before")(handle)
+    registry.on_added = lambda one, was_there: handed.append((one.name, was_there))
+
+    registry.consumer("a.b", name="new")(handle)
+    registry.consumer("a.b", name="before")(handle)
+    with registry.isolated():
+        registry.consumer("a.b", name="apart")(handle)
+    registry.consumer("a.b", name="last")(handle)
+
+    assert handed == [("new", False), ("before", True), ("last", False)]
+
+
+def test_a_registration_that_is_undone_takes_no_other_along(
+    registry: Registry,
+) -> None:
+    others: list[Thread] = []
+
+    def refuse_the_first(consumer: Consumer, was_there: bool) -> None:
+        if consumer.name == "first":
+            others.append(Thread(target=registry.register, args=(make("other"),)))
+            others[0].start()
+            others[0].join(0.2)  # it has to wait for this one, and else is through
+            raise ConfigurationError("no room")
+
+    registry.on_added = refuse_the_first
+    with pytest.raises(ConfigurationError, match="no room"):
+        registry.register(make("first"))
+    others[0].join()
+
+    assert names(registry) == ["other"]
+
+
+def test_what_is_refused_where_it_is_handed_on_is_not_registered(
+    registry: Registry,
+) -> None:
+    def refuse(consumer: Consumer, was_there: bool) -> None:
+        raise ConfigurationError("no room")
+
+    registry.on_added = refuse
+    with pytest.raises(ConfigurationError, match="no room"):
+        registry.consumer("a.b", name="late")(handle)
+    registry.on_added = None
+
+    registry.consumer("a.c", name="late")(handle)
+
+    assert [one.types for one in registry.consumers()] == [("a.c",)]
 
 
 def test_an_isolated_registry_starts_empty(registry: Registry) -> None:
@@ -190,8 +239,35 @@ def test_what_was_isolated_is_gone_even_after_an_error(registry: Registry) -> No
     assert names(registry) == ["a"]
 
 
+def test_the_help_of_the_decorator_lists_every_option_with_its_default() -> None:
+    listed = dict(
+        re.findall(r"^(\w+)=(\S+) -- ", pydoc.getdoc(module.consumer), re.MULTILINE)
+    )
+    defaults = make("audit")
+
+    assert set(listed) == {"name", *OPTIONS}
+    for option in OPTIONS - {"retry"}:
+        assert listed[option].replace('"', "'") == repr(getattr(defaults, option))
+
+
 def test_the_decorator_registers_for_the_whole_program() -> None:
     with module.registry.isolated():
         module.consumer("a.b", name="audit")(handle)
 
         assert names(module.registry) == ["audit"]
+
+
+def test_an_alias_is_no_name_of_another_consumer(registry: Registry) -> None:
+    for name, alias in (("new", "old"), ("other", "new")):
+        registry.consumer("a.b", name=name, aliases=[alias])(handle)
+
+    with pytest.raises(ConfigurationError, match="'other': its alias 'new' is a name"):
+        registry.consumers()
+
+
+def test_an_alias_is_that_of_one_consumer(registry: Registry) -> None:
+    for name in ("one", "two"):
+        registry.consumer("a.b", name=name, aliases=["old"])(handle)
+
+    with pytest.raises(ConfigurationError, match="alias 'old' .* consumer 'one'"):
+        registry.consumers()

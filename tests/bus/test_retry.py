@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from unittest import mock
 
@@ -37,6 +38,30 @@ def test_delays_grow_by_the_factor_up_to_the_maximum() -> None:
     retry = Retry(attempts=9, min_delay=0.5, max_delay=3, factor=2, jitter=False)
 
     assert delays(retry) == [0.5, 1, 2, 3, 3]
+
+
+def test_delays_may_be_timedeltas() -> None:
+    retry = Retry(min_delay=timedelta(seconds=2), max_delay=timedelta(minutes=1))
+
+    assert retry == Retry(min_delay=2, max_delay=60)
+
+
+def test_an_option_that_does_not_exist_is_told_with_those_that_do() -> None:
+    wrong: Any = {"max_retries": 3}
+
+    with pytest.raises(ConfigurationError) as caught:
+        Retry(**wrong)
+
+    assert str(caught.value) == (
+        "Retry has no option 'max_retries'; there are attempts, min_delay, max_delay, "
+        "factor, jitter, retry_on, give_up_on."
+    )
+
+
+@pytest.mark.parametrize("option", ["attempts", "jitter"])
+def test_a_retry_stays_as_it_was_made(option: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(Retry(), option, 2)
 
 
 def test_a_factor_of_one_keeps_the_delay() -> None:
@@ -79,7 +104,7 @@ def test_a_delay_never_leaves_its_bounds(
 def test_jitter_adds_up_to_half_of_the_delay(
     low: float, attempt: int, drawn: float
 ) -> None:
-    retry = Retry(attempts=99, min_delay=low, max_delay=1e12)
+    retry = Retry(attempts=99, min_delay=low, max_delay=3e9)
     whole = low * 2 ** (attempt - 1)
 
     with drawing(drawn):
@@ -125,14 +150,18 @@ def test_giving_up_outweighs_trying_again() -> None:
     [
         ({"attempts": 0}, "attempts is 0, not a whole number"),
         ({"attempts": 2.0}, "attempts is 2.0"),
+        ({"jitter": "no"}, "jitter is 'no', not True or False"),
+        ({"max_delay": 1e12}, "max_delay is 1000000000000.0, not a number"),
         ({"attempts": None}, "attempts is None"),
         ({"min_delay": "1"}, "min_delay is '1', not a number"),
-        ({"max_delay": float("inf")}, "max_delay is inf, not a number"),
+        ({"max_delay": float("inf")}, "max_delay is inf, not a number of seconds"),
         ({"factor": float("nan")}, "factor is nan, not a number"),
-        ({"min_delay": -1}, "at least 0 and at most max_delay"),
-        ({"min_delay": 61}, "at least 0 and at most max_delay"),
-        ({"max_delay": 0.5}, "at least 0 and at most max_delay"),
-        ({"factor": 0.5}, "factor is 0.5, less than 1"),
+        ({"min_delay": -1}, "min_delay is -1, not a number of seconds from 0"),
+        ({"min_delay": 61}, "min_delay is 61 s, more than max_delay, 60 s"),
+        ({"max_delay": 0.5}, "min_delay is 1 s, more than max_delay, 0.5 s"),
+        ({"factor": 0.5}, "factor is 0.5, not a number from 1"),
+        ({"attempts": True}, "attempts is True, not a whole number"),
+        ({"max_delay": timedelta(-1)}, "max_delay is .*, not a number of seconds"),
         ({"retry_on": ValueError}, "not a tuple of exception classes"),
         ({"give_up_on": [ValueError]}, "not a tuple of exception classes"),
         ({"retry_on": ("ValueError",)}, "'ValueError' is not an exception class"),

@@ -57,6 +57,10 @@ def test_what_became_of_every_message_adds_up() -> None:
     assert stats.unaccounted == 0
 
 
+def test_a_channel_is_as_full_as_what_waits_is_scheduled_or_in_work() -> None:
+    assert consumer(depth=3, scheduled=1, in_flight=1, capacity=10).fill == 0.5
+
+
 @pytest.mark.parametrize(
     "name",
     ["succeeded", "dead_lettered", "handed_back", "depth", "scheduled", "in_flight"],
@@ -97,6 +101,7 @@ def test_a_bus_is_not_quiet_while_a_consumer_holds_something(name: str) -> None:
         ({}, True),
         ({"dropped": {"a.b": 1}}, False),
         ({"in_flight": 1}, False),
+        ({"background": ["later"]}, False),
         ({"unsettled": 1}, False),
     ],
 )

@@ -20,11 +20,13 @@ from django_gomq.bus.channels import (
 from django_gomq.bus.channels import (
     subscription as module,
 )
+from django_gomq.bus.channels.spilling import SpillingSubscription
 from django_gomq.bus.channels.subscription import Subscription, shared_iterator
 from django_gomq.bus.consumer import make_consumer
-from django_gomq.bus.delivery import Chunk, Delivery
+from django_gomq.bus.delivery import Chunk, Delivery, DropReason
 from django_gomq.bus.hooks import Hooks
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.clock import Clock
 from django_gomq.bus.process.timers import Timers
 from tests.bus.interleaving import interleaved
 from tests.bus.waiting import LONG, run_threads
@@ -436,3 +438,44 @@ def test_races_of_all_that_moves_deliveries_lose_no_permit_and_no_key(
     assert (subscription.busy_keys, subscription.has_work) == (frozenset(), False)
     assert stats.handed_back == len(race.withdrawn)
     assert subscription.keys is None or subscription.keys.blocked == 0
+
+
+# ------------------------------------------------------------------ leases
+
+
+def test_nothing_starts_after_the_lease_until_it_is_kept_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, told = [100.0], list[int]()
+    monkeypatch.setattr(Clock, "monotonic", lambda: now[0])
+    subscription = make(concurrency=2)
+    subscription.accept(deliveries(3))
+    subscription.set_lease(110.0)
+    subscription.on_work = lambda: told.append(1)
+
+    assert len(take(subscription, 1)) == 1
+    now[0] = 110.0
+    assert take(subscription, 1) == []
+    subscription.set_lease(120.0)
+
+    assert len(told) == 2
+    assert len(take(subscription, 2)) == 2
+
+
+# ------------------------------------------------------------------ spilling
+
+
+def test_what_spills_no_more_drops_what_a_stop_leaves() -> None:
+    options: dict[str, Any] = {"overflow": "spill"}
+    consumer = make_consumer(["a.b"], print, name="c", options=options)
+    subscription = SpillingSubscription(
+        "default", consumer, hooks=Hooks(), on_spill=lambda: None
+    )
+    subscription.offer(deliveries(2))
+    subscription.end_spilling()
+
+    subscription.miss(deliveries(3), DropReason.SHUTDOWN)
+    subscription.abandon(subscription.take_all())
+
+    assert subscription.counts.dropped == {("a.b", DropReason.SHUTDOWN): 5}
+    assert subscription.spilled == 0

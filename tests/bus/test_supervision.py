@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import threading
+from collections import deque
 from collections.abc import Iterator
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +16,10 @@ import pytest
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.message import Message
 from django_gomq.bus.process.timers import Timers
+from django_gomq.bus.retry import Retry
 from django_gomq.bus.worker.pool import HandlerPool
 from django_gomq.bus.worker.ready_queue import ReadyQueue
-from django_gomq.bus.worker.worker import Worker
+from django_gomq.bus.worker.worker import Worker, _put_back_unstarted
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder
 from tests.bus.waiting import LONG, wait_until, wait_until_settled
@@ -245,6 +249,121 @@ def test_timers_outlive_whatever_a_callback_raises(error: BaseException) -> None
     assert not timers.is_alive
 
 
+def kill(thread: Thread) -> None:
+    """Have a thread die between two of its steps."""
+    ident = ctypes.c_ulong(thread.ident or 0)
+    while thread.is_alive():  # a callback may have caught the last one
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
+        thread.join(1.0)
+
+
+def kill_timers(worker: Worker) -> None:
+    old = worker.timers._thread
+    assert old is not None
+    kill(old)
+
+
+def test_timers_that_died_are_replaced_and_what_waits_comes(
+    make_broker: MakeBroker,
+) -> None:
+    attempts: list[int] = []
+    worker = Worker(2)
+    broker = make_broker(get_worker=lambda: worker)
+
+    def fail_once(message: Message[Any]) -> None:
+        attempts.append(message.attempt)
+        if message.attempt == 1:
+            kill_timers(worker)
+            raise ValueError
+
+    retry = Retry(attempts=2, min_delay=0.05, max_delay=0.05)
+    broker.consume("a.b", fail_once, name="c", retry=retry)
+    broker.publish(Message("a.b"))
+    wait_until_settled(broker)
+
+    assert attempts == [1, 2]
+    assert worker.timers.is_alive
+    worker.stop(timeout=LONG)
+
+
+def test_timers_that_could_not_be_replaced_are_at_the_next_message(
+    make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(2)
+    broker = make_broker(get_worker=lambda: worker)
+    broker.consume("a.b", lambda _: None, name="c")
+    broker.start()
+    with monkeypatch.context() as patch:
+        patch.setattr("django_gomq.bus.process.timers.Thread", raise_no_thread)
+        kill_timers(worker)
+        assert worker.dead_parts() == ["timers"]
+
+    broker.publish(Message("a.b"))
+
+    wait_until(lambda: worker.timers.is_alive)
+    assert not worker.timers.is_lost
+    worker.stop(timeout=LONG)
+
+
+def raise_no_thread(*_: object, **__: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_an_error_whose_text_blocks_holds_up_no_other_async_handler(
+    make_broker: MakeBroker, go_on: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Event()
+
+    class SlowError(Exception):
+        def __str__(self) -> str:
+            asked.set()
+            go_on.wait(LONG)
+            return "at last"
+
+    async def fail(message: Message[Any]) -> None:
+        raise SlowError
+
+    handled: list[object] = []
+
+    async def handle(message: Message[Any]) -> None:
+        handled.append(message.data)
+
+    monkeypatch.setattr("django_gomq.bus.errors.TEXT_SECONDS", LONG)
+    broker = make_broker()
+    broker.consume("a.b", fail, name="fails")
+    broker.consume("c.d", handle, name="quick")
+    broker.publish(Message("a.b"))
+    assert asked.wait(LONG)
+
+    publish(broker, "c.d", 20)
+
+    wait_until(lambda: len(handled) == 20)
+    go_on.set()
+    wait_until(broker.dead_letters)
+    assert broker.dead_letters()[0].error == "SlowError: at last"
+
+
+def test_an_async_handler_that_fails_as_it_is_cancelled_is_counted(
+    broker: Broker,
+) -> None:
+    began = Event()
+
+    async def fail_late(message: Message[Any]) -> None:
+        began.set()
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            raise ValueError("its clean-up")
+
+    broker.consume("a.b", fail_late, name="c")
+    broker.publish(Message("a.b"))
+    assert began.wait(LONG)
+
+    broker.close(timeout=0.05)
+
+    wait_until(lambda: broker.stats().consumers["c"].dead_lettered == 1)
+
+
 def test_a_pool_that_was_closed_starts_no_thread() -> None:
     pool = HandlerPool(2, lambda _: None)
 
@@ -302,10 +421,24 @@ def test_observers_that_wait_for_a_thread_get_one_without_another_event(
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    worker.start()
     with monkeypatch.context() as shortage:
         shortage.setattr(Thread, "start", refuse)
+        worker.start()
         worker.housekeeping.hand_over(observed.set)
         assert worker.housekeeping.is_dead
 
     assert observed.wait(LONG)
+
+
+def test_what_a_hung_thread_took_and_has_not_started_is_put_back() -> None:
+    handler_thread: Any = SimpleNamespace(thread=threading.current_thread())
+    put_back, notified = list[Any](), list[bool]()
+    subscription: Any = SimpleNamespace(
+        unstarted={threading.get_ident(): deque([1, 2])},
+        put_back=put_back.append,
+        notify=lambda: notified.append(True),
+    )
+
+    _put_back_unstarted(subscription, handler_thread)
+
+    assert (put_back, notified) == ([[1, 2]], [True])

@@ -47,7 +47,7 @@ def flush(timers: Timers) -> None:
 
 def set_clock(patch: pytest.MonkeyPatch, now: float) -> None:
     """Stop the clock for this module, not for threads of others."""
-    patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    patch.setattr(module, "Clock", SimpleNamespace(monotonic=lambda: now))
 
 
 def is_asleep(timers: Timers) -> bool:
@@ -197,6 +197,30 @@ def test_a_regular_call_does_not_run_at_once(timers: Timers) -> None:
     flush(timers)
 
     assert ran == []
+
+
+def test_a_thread_that_dies_with_the_lock_is_followed_by_one_that_has_it() -> None:
+    class Dying(Timers):
+        has_died = False
+
+        def _call_what_is_due(self) -> None:
+            if not self.has_died:
+                self.has_died = True
+                self._changed.acquire()
+                raise SystemExit
+            super()._call_what_is_due()
+
+    errors = Errors()
+    ran = threading.Event()
+    timers = Dying(errors.append)
+    timers.start()
+    wait_until(lambda: errors)
+
+    timers.after(0.001, ran.set)
+
+    assert ran.wait(LONG)
+    assert isinstance(errors[0], SystemExit)
+    timers.stop()
 
 
 def test_a_stop_ends_the_thread(timers: Timers) -> None:

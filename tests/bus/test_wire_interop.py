@@ -27,7 +27,12 @@ SENT: Message[Any] = Message(
     '{"name": "Zoë"}'.encode(),
     "pätient 7",
     9,
-    {"tenant": 'a"b', "traceparent": TRACE},
+    {
+        "tenant": 'a"b',
+        "traceparent": TRACE,
+        "causationid": "the cause",
+        "correlationid": "the first",
+    },
     2.5,
     MADE,
 )
@@ -41,6 +46,8 @@ ATTRIBUTES = {
     "dataschema": "gomq:health.record.saved:2",
     "partitionkey": "pätient 7",
     "traceparent": TRACE,
+    "causationid": "the cause",
+    "correlationid": "the first",
     "gomqpriority": 9,
     "gomqdelay": "2.5",
     "gomqattempt": 3,

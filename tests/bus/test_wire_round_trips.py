@@ -52,6 +52,9 @@ def fit(headers: dict[str, str]) -> bool:
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=200).filter(is_printable)
 SOME_TEXTS = TEXTS.filter(bool)
+KEYS = st.text(st.characters(), min_size=1, max_size=200) | st.text(
+    st.sampled_from("%2541aé\u00a0\u200d\n\x00\ud800"), min_size=1, max_size=200
+)
 TYPES = st.from_regex(r"[a-z0-9_]{1,20}(\.[a-z0-9_]{1,20}){0,3}", fullmatch=True)
 NAMES = st.from_regex(re.compile(r"[A-Za-z0-9_.:-]{1,100}", re.ASCII), fullmatch=True)
 HEADERS = st.dictionaries(
@@ -69,7 +72,7 @@ MESSAGES = st.builds(
     Message[Any],
     TYPES,
     VALUES.map(msgspec.json.encode),
-    st.none() | SOME_TEXTS,
+    st.none() | KEYS,
     st.integers(0, 9),
     HEADERS,
     st.floats(0, allow_infinity=False) | st.integers(0, 10**9),

@@ -12,6 +12,7 @@ _HELD: Final = (
     "gomq_channel_depth",
     "gomq_messages_scheduled",
     "gomq_messages_in_flight",
+    "gomq_messages_spilled",
     "gomq_queue_depth",
     "gomq_messages_delayed",
 )

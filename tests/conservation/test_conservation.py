@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from tests.django_site.waiting import SECONDS, wait_until
 REPORT: Final = ROOT / "build" / "tests" / "conservation.txt"
 CONSUMERS: Final = ("steady", "slow", "flaky")
 _LISTENING: Final = re.compile(r"Listening at: http://127\.0\.0\.1:(\d+)")
+_LEFT: Final = re.compile(r"left (\d+) messages in the table of spilled ones")
 _BOOTING: Final = re.compile(r"Booting worker with pid")
 
 pytestmark = pytest.mark.skipif(
@@ -64,7 +65,7 @@ class Ledger:
 
 @contextmanager
 def serving(
-    folder: Path, database: dict[str, Any], recycle_after: int
+    folder: Path, database: dict[str, Any], recycle_after: int, **more: str
 ) -> Iterator[Ledger]:
     numbers = folder / "metrics"
     numbers.mkdir()
@@ -72,6 +73,7 @@ def serving(
         DJANGO_SETTINGS_MODULE="tests.conservation.ledger.settings",
         LEDGER_PORT=str(database["PORT"]),
         PROMETHEUS_MULTIPROC_DIR=str(numbers),
+        **more,
     )
     migrate = [sys.executable, "-m", "django", "migrate", "--run-syncdb", "-v", "0"]
     subprocess.run(migrate, env=environ, check=True, timeout=SECONDS)
@@ -92,14 +94,38 @@ def serving(
             assert code == 0
 
 
-def is_complete(books: Books, requests: int) -> bool:
-    """Whether every worker has written what it counted.
+def complete_books(
+    ledger: Ledger, requests: int, consumers: Sequence[str] = CONSUMERS
+) -> Books:
+    """Return the first page that has all that the workers counted, while they count on.
 
-    They do so once a second, and one that is recycled at its end, after its drain.
+    They write it once a second, and one that is recycled at its end, after its drain.
+    Another worker's page may be a second older than the one that was complete.
     """
-    ended = [sum(books.ended(name).values()) for name in CONSUMERS]
-    published = books.sum("messages_published_total")
-    return not books.held and {requests} == {published, *ended}
+    pages = [ledger.books()]
+
+    def is_counted_on() -> bool:
+        page = ledger.books()
+        if counted(page, consumers) == counted(pages[-1], consumers):
+            return False
+        pages.append(page)
+        return True
+
+    while not is_complete(pages[-1], requests, consumers):
+        wait_until(is_counted_on, "workers that count on")
+    return pages[-1]
+
+
+def counted(books: Books, consumers: Sequence[str]) -> tuple[float, ...]:
+    """Return what is held, what was published, and what has ended at each consumer."""
+    ended = (sum(books.ended(name).values()) for name in consumers)
+    return float(books.held), books.sum("messages_published_total"), *ended
+
+
+def is_complete(books: Books, requests: int, consumers: Sequence[str]) -> bool:
+    """Whether all that was asked for was published and has ended."""
+    held, *counts = counted(books, consumers)
+    return not held and set(counts) == {requests}
 
 
 def rows(database: dict[str, Any]) -> Counter[tuple[str, str]]:
@@ -128,10 +154,7 @@ def test_sums_over_recycled_workers_obey_the_law_and_agree_with_the_handlers_row
     REPORT.unlink(missing_ok=True)
     with serving(tmp_path, database, recycle_after=requests // 12) as ledger:
         answers = visit(ledger.port, requests)
-        wait_until(
-            lambda: is_complete(ledger.books(), requests), "all that workers count"
-        )
-        books, workers = ledger.books(), ledger.workers_so_far
+        books, workers = complete_books(ledger, requests), ledger.workers_so_far
         written = rows(database)
 
     published = books.sum("messages_published_total")
@@ -159,4 +182,32 @@ def test_sums_over_recycled_workers_obey_the_law_and_agree_with_the_handlers_row
         == written["flaky", "failed"]
     )
     assert books.sum("message_retries_total", consumer="flaky") == flaky + hopeless
+    assert "Traceback" not in ledger.log
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [1500, pytest.param(20_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
+)
+def test_what_recycled_workers_leave_in_the_table_others_handle_and_nothing_is_dropped(
+    tmp_path: Path, database: dict[str, Any], requests: int
+) -> None:
+    every = requests // 12
+    with serving(tmp_path, database, every, LEDGER_SPILLS="1") as ledger:
+        answers = visit(ledger.port, requests)
+        books = complete_books(ledger, requests, ("spilling",))
+        workers, written = ledger.workers_so_far, rows(database)
+        left = [int(count) for count in _LEFT.findall(ledger.log)]
+
+    _report(f"{requests} requests, {workers} workers that spill", answers)
+    _report("left by each of those that ended", Counter(left))
+    assert workers > 3
+    assert sum(left) > 0, "no worker left anything"
+    assert answers == {"200 accepted": requests}
+    assert books.ended("spilling") == {
+        "succeeded": requests,
+        "dropped": 0,
+        "dead-lettered": 0,
+    }
+    assert written == {("spilling", "wrote"): requests}
     assert "Traceback" not in ledger.log

@@ -1,4 +1,4 @@
-"""A steady, a slow and a flaky consumer; each writes down what it does."""
+"""Consumers that are steady, slow, flaky or spill; each writes down what it does."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.conservation.ledger.fates import fails
 from tests.conservation.ledger.models import Row
 
 SLOW_SECONDS = 0.02
+SPILLING_SECONDS = 0.005
 
 
 class Flaky(Exception):
@@ -21,10 +22,16 @@ def write_all(messages: list[Message[Any]]) -> None:
     Row.objects.bulk_create(_row("steady", "wrote", one) for one in messages)
 
 
-@consumer("ledger.entry", name="slow", capacity=50)
+@consumer("ledger.entry", name="slow", capacity=10)
 def write_slowly(message: Message[Any]) -> None:
     time.sleep(SLOW_SECONDS)  # what it is there for: some of its messages are dropped
     _row("slow", "wrote", message).save()
+
+
+@consumer("ledger.entry", name="spilling", capacity=20, overflow="spill", enabled=False)
+def write_some_day(message: Message[Any]) -> None:
+    time.sleep(SPILLING_SECONDS)
+    _row("spilling", "wrote", message).save()
 
 
 @consumer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 SECRET_KEY = "only for tests"
 USE_TZ = True
@@ -19,7 +20,12 @@ DATABASES = {
         "NAME": "postgres",
     }
 }
-GOMQ = {"THREADS": 4}
+GOMQ: dict[str, Any] = {"THREADS": 4}
+if os.environ.get("LEDGER_SPILLS"):
+    others = ("steady", "slow", "flaky")
+    GOMQ["CONSUMERS"] = {name: {"enabled": False} for name in others}
+    GOMQ["CONSUMERS"]["spilling"] = {"enabled": True}
+    GOMQ["DRAIN_TIMEOUT"] = 0.1  # so that workers end with something left
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -36,7 +36,7 @@ def _moment(one: tuple[float, object]) -> float:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     clock = Clock()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        patch.setattr(module, "Clock", SimpleNamespace(monotonic=lambda: clock.now))
         yield clock
 
 

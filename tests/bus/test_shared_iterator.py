@@ -1,4 +1,4 @@
-"""What a thread has in hand, while another one takes the rest of it."""
+"""The messages that a thread has taken, while another one takes the rest of them."""
 
 from __future__ import annotations
 
