@@ -1,27 +1,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
+from weakref import WeakSet
 
 import pytest
-from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 from django.test import override_settings
-from pytest_django import DjangoDbBlocker
+from pytest_django import DjangoDbBlocker, Settings
 
 from django_gomq import outgoing, site
 from django_gomq.bus.registry import registry
+from django_gomq.emit import _told
 from django_gomq.site import Site, brokers
 from django_gomq.testing import live
 from tests.django_site import databases, postgres
 
-SIGNALS = (post_save, post_delete, m2m_changed)
+SIGNALS = (post_save, pre_delete, post_delete, m2m_changed)
 UseSite = Callable[..., Site]
 
 
 @pytest.fixture(autouse=True)
 def _forget_warnings() -> None:
     outgoing._warned.clear()
+    _told.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +43,12 @@ def own_registry() -> Iterator[None]:
 
 
 @pytest.fixture
+def own_event_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets the classes of other tests, which live until they are collected."""
+    monkeypatch.setattr("django_gomq.bus.event._classes", WeakSet())
+
+
+@pytest.fixture
 def own_receivers() -> Iterator[None]:
     """Forgets the receivers of signals that the test connects."""
     before = [list(signal.receivers) for signal in SIGNALS]
@@ -51,17 +59,26 @@ def own_receivers() -> Iterator[None]:
 
 
 @pytest.fixture
-def use_site(own_registry: None) -> Iterator[UseSite]:
+def without_the_app(own_registry: None) -> Iterator[None]:
+    """A project that does not have django_gomq in INSTALLED_APPS."""
+    brokers.set_up(None)
+    with override_settings(INSTALLED_APPS=[]):
+        yield
+
+
+@pytest.fixture
+def use_site(own_registry: None, settings: Settings) -> Iterator[UseSite]:
     """Makes a site of these settings and of the consumers registered so far."""
-    with ExitStack() as stack:
 
-        def use(**gomq: Any) -> Site:
-            stack.enter_context(override_settings(GOMQ={"DRAIN_TIMEOUT": 1.0, **gomq}))
-            assert brokers.site is not None
-            return brokers.site
+    # By the fixture that tests change other settings with: what is overridden is put
+    # back in the reverse order, or some of it would stay.
+    def use(**gomq: Any) -> Site:
+        settings.GOMQ = {"DRAIN_TIMEOUT": 1.0, **gomq}
+        assert brokers.site is not None
+        return brokers.site
 
-        yield use
-        site.close()
+    yield use
+    site.close()
 
 
 @pytest.fixture
@@ -83,9 +100,10 @@ def postgres_database(
 ) -> Iterator[str]:
     """The alias of a PostgreSQL database whose connections live on and are checked."""
     with (
-        django_db_blocker.unblock(),
+        databases.allowed(django_db_blocker),
         databases.postgres_alias(
             postgres_server, CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=True
         ) as alias,
     ):
+        databases.wait_alone()
         yield alias

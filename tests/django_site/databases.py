@@ -1,20 +1,45 @@
-"""The alias of a PostgreSQL database, added for one test; it starts no server."""
+"""Databases for one test, and the alias of a PostgreSQL server; it starts none."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import connections
+from pytest_django import DjangoDbBlocker
 
+from django_gomq.models import StoredDeadLetter
 from tests.django_site.clinic.models import Record, Tag
 from tests.django_site.waiting import wait_until
 
 ALIAS = "postgres"
+
+
+@contextmanager
+def allowed(blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Let a test use databases that nothing flushes for it.
+
+    Dead letters that its site kept in its own database would stay for the next test.
+    """
+    with blocker.unblock():
+        try:
+            yield
+        finally:
+            _delete_dead_letters()
+
+
+def _delete_dead_letters() -> None:
+    connection = connections["default"]
+    if not Path(connection.settings_dict["NAME"]).exists():
+        return  # no test has needed it so far
+    if StoredDeadLetter._meta.db_table in connection.introspection.table_names():
+        StoredDeadLetter.objects.all().delete()
+    connection.close()
 
 
 @contextmanager
@@ -66,6 +91,11 @@ def other_backends() -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
+def wait_alone() -> None:
+    """Wait until the backends have ended that served the test before."""
+    wait_until(lambda: not other_backends(), "other backends to end")
+
+
 def highest_count(stop: Event) -> int:
     """Watch until told to stop; return how many connections others had at most."""
     highest = 0
@@ -78,4 +108,4 @@ def kill_other_backends() -> None:
     """End what serves other connections, as a restart of the server would."""
     with connections[ALIAS].cursor() as cursor:
         cursor.execute(f"SELECT pg_terminate_backend(pid) {_OTHERS}")
-    wait_until(lambda: not other_backends(), "backends to end")
+    wait_alone()

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
+from tests.absent import absent
 from tests.django_site.postgres import (
     folder_of_server,
     has_user,
@@ -85,7 +84,7 @@ def bouncing(
     """Run a pooler of this ``pool_mode``. Skips the test where it cannot."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if program is None or (is_root() and not has_user()):
-        pytest.skip(f"there is no PgBouncer here; to run it: {HOW}")
+        absent(f"there is no PgBouncer here; to run it: {HOW}")
     with folder_of_server("pgbouncer") as folder:
         bouncer = Bouncer(program, folder)
         bouncer.configure(server, mode, size)

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-
+from tests.absent import absent
 from tests.ports import free_port
 
 HOW = (
@@ -72,7 +71,7 @@ def _binaries() -> Path | None:
     return next((one for one in places if (one / "pg_ctl").exists()), None)
 
 
-def _command(*words: str) -> list[str]:
+def as_other_user(*words: str) -> list[str]:
     if not is_root():
         return list(words)
     # The servers refuse to run as root.
@@ -100,7 +99,7 @@ def has_user() -> bool:
 def run(*words: str) -> None:
     """Run a program to its end, not as root."""
     done = subprocess.run(
-        _command(*words), capture_output=True, text=True, check=False, cwd="/"
+        as_other_user(*words), capture_output=True, text=True, check=False, cwd="/"
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -122,9 +121,9 @@ def running() -> Iterator[Server]:
     """Run a fresh server. Skips the test where it cannot."""
     binaries = _binaries()
     if binaries is None or find_spec("psycopg") is None:
-        pytest.skip(f"there is no PostgreSQL here; {HOW}")
+        absent(f"there is no PostgreSQL here; {HOW}")
     if is_root() and not has_user():
-        pytest.skip(f"PostgreSQL does not run as root; {HOW}")
+        absent(f"PostgreSQL does not run as root; {HOW}")
     with folder_of_server("postgres") as folder:
         server = Server(binaries, folder)
         server.make()

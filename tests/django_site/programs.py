@@ -65,14 +65,18 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Server]:
+def serving(folder: Path, *options: str, **environ: str) -> Iterator[Server]:
     """Serve this site with gunicorn on a free port of this machine."""
     log = folder / "gunicorn.log"
     command = [sys.executable, "-m", "gunicorn", "tests.django_site.wsgi"]
     command += ["--bind", "127.0.0.1:0", "--no-control-socket", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stderr=output, stdout=output
+            command,
+            cwd=ROOT,
+            env=environment(**environ),
+            stderr=output,
+            stdout=output,
         )
         try:
             yield Server(process, log)

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models.signals import post_save
 
 from django_gomq import (
@@ -19,9 +19,9 @@ from django_gomq import (
     consumer,
     emit,
     emit_many,
+    emit_model_events,
     get_broker,
 )
-from django_gomq.site import brokers
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Held, Seen, Undo, fill, hold, listen, wait_quiet
@@ -76,6 +76,51 @@ def test_emit_under_a_loop_may_not_wait_for_room(seen: Seen) -> None:
     asyncio.run(view())
 
 
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sync code may query under a running loop, as Django's docs say of Jupyter."""
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+
+@pytest.mark.usefixtures("notebook")
+@pytest.mark.django_db(transaction=True)
+def test_a_notebook_emits_with_emit_and_its_transactions_hold(seen: Seen) -> None:
+    async def cell() -> list[str]:
+        outside = emit("page.viewed", "outside", timeout=1.0)
+        with transaction.atomic():
+            Record.objects.create(patient_id=1)
+            held = [emit("page.viewed", "in"), *emit_many([("page.viewed", "many")])]
+            held.append(await aemit("page.viewed", "awaited"))
+            states: list[str] = [receipt.state for receipt in held]
+        with suppress(Undo), transaction.atomic():
+            held = [emit("page.viewed", "undone"), await aemit("page.viewed", "too")]
+            raise Undo
+        states += [str(receipt.reason) for receipt in held]
+        connections.close_all()
+        return [outside.state, *states]
+
+    states = asyncio.run(cell())
+
+    wait_quiet()
+    assert states == ["accepted", *["pending"] * 3, *["rolled_back"] * 2]
+    assert seen.data == ["outside", "in", "many", "awaited"]
+
+
+@pytest.mark.usefixtures("notebook", "own_receivers")
+@pytest.mark.django_db(transaction=True)
+def test_a_save_in_a_notebook_emits_its_event(seen: Seen) -> None:
+    emit_model_events(Record, created="page.viewed", data=lambda one: one.note)
+
+    async def cell() -> None:
+        Record.objects.create(patient_id=1, note="saved")
+        connections.close_all()
+
+    asyncio.run(cell())
+
+    seen.wait_for(1)
+    assert seen.data == ["saved"]
+
+
 def test_aemit_publishes_where_no_transaction_is_open(seen: Seen) -> None:
     receipt = asyncio.run(aemit("page.viewed", {"path": "/"}, key="7"))
 
@@ -89,9 +134,7 @@ def test_aemit_raises_for_bad_data_as_emit_does(seen: Seen) -> None:
         asyncio.run(aemit("page.viewed", object()))
 
 
-def test_aemit_without_the_app_is_a_no_op(own_registry: None) -> None:
-    brokers.set_up(None)
-
+def test_aemit_without_the_app_is_a_no_op(without_the_app: None) -> None:
     receipt = asyncio.run(aemit("page.viewed", timeout=1))
 
     assert receipt.reason == "not_installed"
@@ -223,7 +266,7 @@ def test_aemit_looks_at_the_transaction_on_one_thread_for_all(
         threads.add(threading.current_thread())
 
     module = importlib.import_module("django_gomq.emit")  # its name is a function's too
-    monkeypatch.setattr(module, "find_transaction", note)
+    monkeypatch.setattr(module, "find_transactions", note)
 
     async def view() -> threading.Thread:
         await asyncio.gather(*(aemit("page.viewed", n) for n in range(5)))

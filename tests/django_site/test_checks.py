@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
+from django.db import connections
 from pytest_django import Settings
 
 from django_gomq import Event, consumer
@@ -18,9 +17,7 @@ def found(message_id: str, **options: Any) -> list[CheckMessage]:
     return [one for one in run_checks(**options) if one.id == message_id]
 
 
-def test_a_healthy_site_has_nothing_to_say() -> None:
-    gc.collect()  # Event classes of other tests
-
+def test_a_healthy_site_has_nothing_to_say(own_event_classes: None) -> None:
     assert run_checks(tags=["gomq"]) == []
 
 
@@ -61,12 +58,6 @@ def test_wrong_settings_are_errors_with_hints(
     assert errors[0].hint
 
 
-@pytest.fixture
-def own_event_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forgets the classes of the test, also while the garbage collector has not run."""
-    monkeypatch.setattr("django_gomq.bus.event._classes", WeakSet())
-
-
 def test_e005_reports_two_classes_of_one_event_type(own_event_classes: None) -> None:
     class First(Event, type="check.twice"):
         pass
@@ -83,6 +74,17 @@ def test_e005_reports_two_classes_of_one_event_type(own_event_classes: None) -> 
     assert mine[0].hint
 
 
+def test_e008_reports_a_field_that_json_cannot_carry(own_event_classes: None) -> None:
+    class Foreign(Event, type="check.foreign"):
+        site: Path
+
+    (error,) = found("gomq.E008")
+
+    assert "field 'site': Path has no JSON form" in error.msg
+    assert error.hint
+    assert error.obj is Foreign
+
+
 def test_w002_warns_where_backpressure_holds_others_back(use_site: UseSite) -> None:
     listen("page.viewed", name="slow", overflow="backpressure")
     listen("page.*", name="neighbour")
@@ -96,6 +98,20 @@ def test_w002_warns_where_backpressure_holds_others_back(use_site: UseSite) -> N
     assert "'neighbour'" in warnings[0].msg
     assert "off" not in warnings[0].msg
     assert warnings[0].hint
+
+
+def test_w002_is_silent_where_a_server_keeps_what_finds_no_room(
+    use_site: UseSite,
+) -> None:
+    listen("page.viewed", name="slow", overflow="backpressure")
+    listen("page.*", name="neighbour")
+    listen("blog.read", name="local", overflow="backpressure")
+    listen("blog.*", name="other")
+    backend = "django_gomq.backends.redis.RedisBackend"
+    durable = {"BACKEND": backend, "OPTIONS": {"url": "redis://127.0.0.1:1"}}
+    use_site(BROKERS={"default": {}, "durable": durable}, ROUTES={"page.*": "durable"})
+
+    assert [one.obj for one in found("gomq.W002")] == ["local"]
 
 
 @pytest.mark.parametrize(("metrics", "expected"), [({}, 1), ({"ACCESS": "staff"}, 0)])
@@ -210,3 +226,74 @@ def test_w007_has_nothing_to_say_of_a_consumer_that_is_alone(use_site: UseSite) 
     use_site(THREADS=8)
 
     assert found("gomq.W007") == []
+
+
+def test_w008_warns_where_handlers_and_requests_write_to_sqlite(
+    use_site: UseSite,
+) -> None:
+    listen("page.viewed", name="atomic", atomic="other")
+    listen("page.viewed", name="several", concurrency=2)
+    use_site()
+
+    warnings = found("gomq.W008")
+
+    told = {one.msg.split("'")[3]: one.msg.split("'")[1] for one in warnings}
+    assert told == {"default": "several", "other": "atomic"}
+    assert "'transaction_mode': 'IMMEDIATE'" in str(warnings[0].hint)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_told"),
+    [
+        ({}, False),
+        ({"enabled": False, "atomic": True}, False),
+        ({"atomic": True}, True),
+    ],
+)
+def test_w008_has_nothing_to_say_where_one_handler_writes_at_a_time(
+    use_site: UseSite, options: dict[str, Any], is_told: bool
+) -> None:
+    listen("page.viewed", **options)
+    use_site()
+
+    assert bool(found("gomq.W008")) is is_told
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "is_told"),
+    [
+        ("ATOMIC_REQUESTS", True, True),
+        ("OPTIONS", {"transaction_mode": "IMMEDIATE"}, False),
+        ("OPTIONS", {"transaction_mode": "exclusive"}, False),
+        ("OPTIONS", {"transaction_mode": "DEFERRED"}, True),
+    ],
+)
+def test_w008_asks_how_the_transactions_of_requests_begin(
+    use_site: UseSite,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    value: object,
+    is_told: bool,
+) -> None:
+    listen("page.viewed", concurrency=1 if setting == "ATOMIC_REQUESTS" else 2)
+    use_site()
+
+    monkeypatch.setitem(connections["default"].settings_dict, setting, value)
+
+    assert bool(found("gomq.W008")) is is_told
+
+
+def test_w009_warns_of_modules_and_apps_that_nothing_has(use_site: UseSite) -> None:
+    use_site(
+        AUTODISCOVER=["consumers", "apps", "hanlders", "no.such"],
+        AUTODISCOVER_EXCLUDE=["django_gomq", "clinic"],
+    )
+
+    warnings = found("gomq.W009")
+
+    assert [one.msg.partition(", and there is no such ")[::2] for one in warnings] == [
+        ("GOMQ['AUTODISCOVER'] names 'hanlders'", "module of an app."),
+        ("GOMQ['AUTODISCOVER'] names 'no.such'", "module of an app."),
+        ("GOMQ['AUTODISCOVER_EXCLUDE'] names 'clinic'", "installed app."),
+    ]
+    assert all(one.hint for one in warnings)

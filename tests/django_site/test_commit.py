@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from django.db import connection, transaction
 
-from django_gomq import ConfigurationError, QueueFullError, Receipt, emit, get_broker
+from django_gomq import ConfigurationError, Receipt, emit, get_broker
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Seen, Undo, fill, hold, listen, wait_quiet
@@ -207,16 +207,35 @@ def test_a_priority_that_would_break_an_order_is_told_at_the_call(
     assert seen.data == [2]
 
 
-def test_a_strict_refusal_at_the_commit_is_in_the_receipt_and_reaches_nobody(
-    live_site: UseSite,
+@pytest.mark.parametrize("rolls_back", [False, True])
+def test_a_savepoint_made_by_hand_takes_back_what_was_emitted_since(
+    seen: Seen, rolls_back: bool
 ) -> None:
-    held = hold("page.viewed")
-    live_site(BROKERS={"default": {"OPTIONS": {"capacity": 1}}}, FLUSH_TIMEOUT=0)
-    fill("page.viewed", held, 1)
-
     with transaction.atomic():
-        receipt = emit("page.viewed", 1, strict=True)
+        emit("page.viewed", 1)
+        with transaction.atomic():
+            emit("page.viewed", 2)
+            savepoint = str(connection.savepoint())
+            emit("page.viewed", 3)
+            with transaction.atomic():
+                emit("page.viewed", 4)
+            if rolls_back:
+                connection.savepoint_rollback(savepoint)
+            else:
+                connection.savepoint_commit(savepoint)
+            emit("page.viewed", 5)
 
-    held.release.set()
-    assert receipt.state == "refused"
-    assert isinstance(receipt.error, QueueFullError)
+    wait_quiet()
+    assert seen.data == ([1, 2, 5] if rolls_back else [1, 2, 3, 4, 5])
+    assert rolled_back() == (2 if rolls_back else 0)
+
+
+def test_a_savepoint_that_django_did_not_number_takes_nothing_back(seen: Seen) -> None:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SAVEPOINT mine")
+        emit("page.viewed", 1)
+        connection.savepoint_rollback("mine")
+
+    seen.wait_for(1)
+    assert rolled_back() == 0

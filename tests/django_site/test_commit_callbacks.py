@@ -7,9 +7,8 @@ import pytest
 from django.db import connection, transaction
 from django.test import TestCase
 
-from django_gomq import Message, PublishError, emit, get_broker
+from django_gomq import Message, PublishError, capturing, emit, get_broker, outgoing
 from django_gomq.bus.broker import Broker
-from django_gomq.testing import modes
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Seen, Undo, fill, hold, listen, wait_quiet
 
@@ -163,25 +162,18 @@ def test_a_commit_in_a_request_waits_for_room_only_so_long(live_site: UseSite) -
     assert receipt.reason == "timeout"
 
 
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        (["gunicorn"], 7.0),
-        (["manage.py", "runserver"], 7.0),
-        (["manage.py", "import_records"], 86_400.0 * 365),
-    ],
-)
-def test_a_commit_in_a_command_waits_for_room_without_limit(
+@pytest.mark.parametrize(("serves", "expected"), [(True, 7.0), (False, 86_400.0 * 365)])
+def test_a_commit_waits_for_room_without_limit_where_nobody_waits_for_an_answer(
     use_site: UseSite,
     monkeypatch: pytest.MonkeyPatch,
-    argv: list[str],
+    serves: bool,
     expected: float,
 ) -> None:
     waits: list[float | None] = []
     listen("page.viewed")
     use_site(FLUSH_TIMEOUT=7.0)
-    monkeypatch.setattr(modes, "is_test_environment", lambda: False)
-    monkeypatch.setattr("sys.argv", argv)
+    monkeypatch.setattr(capturing, "is_test_environment", lambda: False)
+    monkeypatch.setattr(outgoing, "serves_requests", lambda: serves)
 
     def note(
         broker: Broker,

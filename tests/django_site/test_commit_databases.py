@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from django.db import connections, transaction
 
-from django_gomq import ConfigurationError, emit
+from django_gomq import ConfigurationError, Receipt, emit, emit_many, get_broker
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Seen, Undo, listen, wait_quiet
 
@@ -41,13 +42,85 @@ def test_the_event_waits_for_the_one_database_with_an_open_transaction(
     assert state == "pending"
 
 
-def test_two_open_transactions_must_be_told_apart(seen: Seen) -> None:
-    with (
-        transaction.atomic(),
-        transaction.atomic(using="other"),
-        pytest.raises(ConfigurationError, match="'default' and 'other'.*using="),
-    ):
-        emit("page.viewed", 1)
+@pytest.mark.parametrize("outer", ["default", "other"])
+def test_of_several_open_transactions_the_event_waits_for_all(
+    seen: Seen, outer: str
+) -> None:
+    inner = "other" if outer == "default" else "default"
+    states: list[str] = []
+
+    with transaction.atomic(using=outer):
+        with transaction.atomic(using=inner):
+            receipts = [emit("page.viewed", 1), *emit_many([("page.viewed", 2)])]
+        states += [receipt.state for receipt in receipts]
+        emit("page.viewed", 3)
+
+    seen.wait_for(3)
+    assert states == ["pending", "pending"]
+    assert seen.data == [1, 2, 3]
+    assert {receipt.state for receipt in receipts} == {"accepted"}
+
+
+@pytest.mark.parametrize("undone", ["outer", "inner", "savepoint"])
+def test_of_several_open_transactions_each_takes_the_event_back(
+    seen: Seen, undone: str
+) -> None:
+    receipts: list[Receipt] = []
+
+    def block(name: str, using: str, inside: Callable[[], object]) -> None:
+        with suppress(Undo), transaction.atomic(using=using):
+            inside()
+            if name == undone:
+                raise Undo
+
+    def savepoint() -> None:
+        emit("page.viewed", "before", using="other")
+        block("savepoint", "other", lambda: receipts.append(emit("page.viewed", 1)))
+
+    block(
+        "outer",
+        "default",
+        lambda: block("inner", "other", savepoint),
+    )
+
+    wait_quiet()
+    assert [receipt.reason for receipt in receipts] == ["rolled_back"]
+    assert 1 not in seen.data
+    queue = get_broker().stats().queues["page.viewed"]
+    assert queue.rolled_back == (2 if undone == "inner" else 1)
+
+
+@pytest.mark.parametrize(
+    ("using", "states"),
+    [("default", ["pending", "pending"]), ("other", ["pending", "accepted"])],
+)
+def test_a_setting_names_the_transaction_to_wait_for_where_several_are_open(
+    live_site: UseSite, using: str, states: list[str]
+) -> None:
+    listen("page.viewed")
+    live_site(EMIT_USING=using)
+
+    with transaction.atomic():
+        with transaction.atomic(using="other"):
+            receipt = emit("page.viewed", 1)
+            told: list[str] = [receipt.state]
+        told.append(receipt.state)
+
+    assert told == states
+    assert receipt.state == "accepted"
+
+
+def test_where_the_named_database_has_no_transaction_the_open_ones_count(
+    live_site: UseSite,
+) -> None:
+    listen("page.viewed")
+    live_site(EMIT_USING="default")
+
+    with transaction.atomic(using="other"):
+        receipt = emit("page.viewed", 1)
+        state = receipt.state
+
+    assert (state, receipt.state) == ("pending", "accepted")
 
 
 def test_each_database_has_its_own_events(seen: Seen) -> None:

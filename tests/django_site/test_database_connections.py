@@ -17,10 +17,12 @@ from django_gomq import Message, consumer, emit, emit_many, get_broker, site
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.databases import (
+    allowed,
     highest_count,
     kill_other_backends,
     other_backends,
     postgres_alias,
+    wait_alone,
 )
 from tests.django_site.handlers import wait_quiet
 from tests.django_site.waiting import wait_until
@@ -33,10 +35,14 @@ def use_database(
     postgres_server: dict[str, object], django_db_blocker: DjangoDbBlocker
 ) -> Iterator[UseDatabase]:
     """Adds a PostgreSQL database with these entries; by default Django's own."""
-    with django_db_blocker.unblock(), ExitStack() as stack:
-        yield lambda **entry: stack.enter_context(
-            postgres_alias(postgres_server, **entry)
-        )
+    with allowed(django_db_blocker), ExitStack() as stack:
+
+        def use(**entry: Any) -> str:
+            alias = stack.enter_context(postgres_alias(postgres_server, **entry))
+            wait_alone()
+            return alias
+
+        yield use
 
 
 @pytest.fixture

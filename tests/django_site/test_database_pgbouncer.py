@@ -11,7 +11,7 @@ from pytest_django import DjangoDbBlocker
 from django_gomq import Message, Retry, consumer, emit_many, get_broker
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
-from tests.django_site.databases import postgres_alias
+from tests.django_site.databases import allowed, postgres_alias
 from tests.django_site.handlers import wait_quiet
 from tests.django_site.pgbouncer import Bouncer, bouncing
 from tests.django_site.waiting import wait_until
@@ -37,7 +37,7 @@ def bounced(
     """The alias of a database that is reached through PgBouncer."""
     entry = {**postgres_server, "PORT": bouncer.port}
     with (
-        django_db_blocker.unblock(),
+        allowed(django_db_blocker),
         postgres_alias(entry, DISABLE_SERVER_SIDE_CURSORS=True) as alias,
     ):
         yield alias

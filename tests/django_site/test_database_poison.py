@@ -15,7 +15,7 @@ from django_gomq import Message, consumer, emit, get_broker
 from django_gomq.database import clean_up
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
-from tests.django_site.databases import postgres_alias
+from tests.django_site.databases import allowed, postgres_alias
 from tests.django_site.handlers import wait_quiet
 
 Poison = Callable[[str], object]
@@ -27,7 +27,7 @@ def alias(
 ) -> Iterator[str]:
     """A PostgreSQL database without health checks, where errors would show."""
     with (
-        django_db_blocker.unblock(),
+        allowed(django_db_blocker),
         postgres_alias(postgres_server, CONN_MAX_AGE=None) as alias,
     ):
         yield alias
@@ -176,7 +176,7 @@ def test_without_autocommit_what_was_not_committed_is_rolled_back_without_a_word
 ) -> None:
     counts: list[int] = []
     with (
-        django_db_blocker.unblock(),
+        allowed(django_db_blocker),
         postgres_alias(postgres_server, CONN_MAX_AGE=None) as alias,
     ):
         connections.databases[alias]["AUTOCOMMIT"] = False

@@ -19,6 +19,7 @@ from django_gomq import Message, Retry, consumer, emit, emit_many, get_broker
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.databases import (
+    allowed,
     kill_other_backends,
     postgres_alias,
 )
@@ -42,7 +43,7 @@ def pool(
     monkeypatch.setattr("django_gomq.database.ASYNC_IDLE_SECONDS", 3600.0)
     options = {"pool": {"min_size": MAX_SIZE, "max_size": MAX_SIZE, "timeout": SECONDS}}
     with (
-        django_db_blocker.unblock(),
+        allowed(django_db_blocker),
         postgres_alias(
             postgres_server, OPTIONS=options, CONN_HEALTH_CHECKS=True
         ) as alias,

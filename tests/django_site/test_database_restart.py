@@ -16,11 +16,12 @@ from django_gomq.bus.stats import ConsumerStats
 from tests.django_site import postgres
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
-from tests.django_site.databases import postgres_alias
+from tests.django_site.databases import allowed, postgres_alias
 from tests.django_site.handlers import wait_quiet
 from tests.django_site.waiting import wait_until
 
 COUNT = 400
+ROOM = 100_000  # for all that is emitted while the server is away
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,10 @@ def database(
     """An alias of that server, without health checks."""
     entry: dict[str, Any] = dict(request.param)
     if entry.pop("pool", False):
-        pool = {"min_size": 4, "max_size": 8, "timeout": 0.2, "reconnect_timeout": 0.5}
+        pool = {"min_size": 4, "max_size": 8, "timeout": 1.0, "reconnect_timeout": 0.5}
         entry["OPTIONS"] = {"pool": pool}
     with (
-        django_db_blocker.unblock(),
+        allowed(django_db_blocker),
         postgres_alias(server.address, **entry) as alias,
     ):
         yield alias
@@ -104,8 +105,10 @@ def test_consumers_work_again_after_a_restart_under_load(
         await records.acount()
 
     retry = Retry(attempts=1000, min_delay=0.01, max_delay=0.05)
-    consumer("page.viewed", name="writes", retry=retry)(write)
-    consumer("page.viewed", name="counts", retry=retry, concurrency=4)(count)
+    consumer("page.viewed", name="writes", retry=retry, capacity=ROOM)(write)
+    consumer("page.viewed", name="counts", retry=retry, concurrency=4, capacity=ROOM)(
+        count
+    )
     live_site(THREADS=4)
 
     emitted = emit_through(server.restart)
@@ -144,7 +147,7 @@ def test_a_server_that_is_away_for_a_while_dead_letters_by_the_law(
     patient = Retry(attempts=1000, min_delay=0.05, max_delay=0.2)
     consumer("page.viewed", name="gives_up", retry=retry)(write)
     consumer("page.viewed", name="waits", retry=patient)(write)
-    live_site(THREADS=4)
+    live_site(THREADS=4, DEAD_LETTERS={"USING": None})
     emit_many([("page.viewed", number) for number in range(20)])
     wait_quiet()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from django_gomq.deployment import (
+from django_gomq.process.deployment import (
     Deployment,
     read_command,
     read_config,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import py_compile
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +9,11 @@ from textwrap import dedent
 import pytest
 from django.core.checks import run_checks
 from django.test import override_settings
+from django.utils.autoreload import StatReloader, autoreload_started
 
 from django_gomq import ConfigurationError, consumer, site
 from django_gomq.bus.registry import registry
+from django_gomq.discovery import ConsumersError
 from django_gomq.site import brokers
 from tests.django_site.conftest import UseSite
 
@@ -34,7 +37,8 @@ def make_app(
 
     yield make
     for module in set(sys.modules) - before:
-        del sys.modules[module]
+        if (tmp_path / module.partition(".")[0]).exists():
+            del sys.modules[module]
 
 
 def discover(*apps: str, **gomq: object) -> list[str]:
@@ -133,10 +137,179 @@ def test_a_file_that_needs_a_module_nobody_installed_is_skipped_with_a_warning(
     assert "AUTODISCOVER_EXCLUDE" in (warnings[0].hint or "")
 
 
-def test_a_skipped_file_is_skipped_as_a_whole(make_app: MakeApp) -> None:
-    make_app("gomq_chat", consumers=dedent(CONSUMERS) + "\nimport gomq_nowhere")
+OWN_DOOR = "from django_gomq import consumer"
+THROUGH_OWN_DOOR = """
+    from gomq_shop.bus import consumer
 
-    assert discover("gomq_chat") == []
+    @consumer("page.viewed")
+    def warm(message): ...
+
+    import gomq_nowhere
+"""
+
+
+def test_a_skipped_file_is_skipped_as_a_whole_and_told_once(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = make_app("gomq_shop", bus=OWN_DOOR, consumers=THROUGH_OWN_DOOR)
+
+    with caplog.at_level("WARNING"), override_settings(GOMQ={}):
+        names = discover(shop)
+
+    assert names == []
+    (line,) = [one for one in caplog.records if one.name == "gomq.registry"]
+    assert line.getMessage().startswith(
+        "gomq_shop.consumers was skipped: gomq_nowhere, which it imports, is not "
+        "installed"
+    )
+
+
+NEEDS_SDK = f"import gomq_nowhere\n{dedent(CONSUMERS)}"
+
+
+@pytest.mark.parametrize(
+    ("files", "at"),
+    [
+        ({"consumers": NEEDS_SDK}, "consumers"),
+        (
+            {"consumers": f"{dedent(CONSUMERS)}\nimport gomq_nowhere.client"},
+            "consumers",
+        ),
+        ({"consumers": "import django_gomq\nimport gomq_nowhere"}, "consumers"),
+        (
+            {
+                "consumers": CONSUMERS + "    from gomq_shop import sdk",
+                "sdk": NEEDS_SDK,
+            },
+            "sdk",
+        ),
+        (
+            {"consumers": "from gomq_shop.handlers import *", "handlers": NEEDS_SDK},
+            "handlers",
+        ),
+        (
+            {"consumers": "from django_gomq import consumer\nimport channels.generic"},
+            "consumers",
+        ),
+        ({"consumers": "import django_gomq, channels"}, "consumers"),
+    ],
+)
+def test_a_file_of_ours_that_misses_a_module_stops_the_start(
+    make_app: MakeApp, tmp_path: Path, files: dict[str, str], at: str
+) -> None:
+    shop = make_app("gomq_shop", **files)
+
+    with pytest.raises(ConsumersError, match="ModuleNotFoundError: No mod") as caught:
+        discover(shop)
+
+    file = str(tmp_path / "gomq_shop" / f"{at}.py")
+    assert "gomq_shop.consumers of app 'gomq_shop'" in str(caught.value)
+    assert f"({file}, line " in str(caught.value)
+    assert caught.value.filename == file
+
+
+def test_consumers_of_channels_may_emit(make_app: MakeApp) -> None:
+    chat = make_app(
+        "gomq_chat", consumers="from django_gomq import emit\nimport channels.generic"
+    )
+
+    assert discover(chat) == []
+
+
+def test_what_has_no_source_and_misses_a_module_stops_the_start(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    shop = make_app("gomq_shop", consumers=NEEDS_SDK)
+    source = tmp_path / "gomq_shop" / "consumers.py"
+    py_compile.compile(str(source), cfile=f"{source}c")
+    source.unlink()
+
+    with pytest.raises(ConsumersError, match="No module named 'gomq_nowhere'"):
+        discover(shop)
+
+
+@pytest.mark.parametrize(
+    ("services", "line"),
+    [("x = 1\nnothing_of_this_name\n", 2), ("\n\n\ndef broken(:", 4)],
+)
+def test_the_file_at_fault_is_named_though_it_is_another(
+    make_app: MakeApp, tmp_path: Path, services: str, line: int
+) -> None:
+    shop = make_app(
+        "gomq_shop", consumers="from gomq_shop import services", services=services
+    )
+
+    with pytest.raises(ConsumersError) as caught:
+        discover(shop)
+
+    file = tmp_path / "gomq_shop" / "services.py"
+    assert f"({file}, line {line}) cannot be imported: " in str(caught.value)
+    assert caught.value.filename == str(file)
+
+
+def test_a_wrong_registration_is_told_with_its_line(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    shop = make_app("gomq_shop", consumers=CONSUMERS.replace("message", ""))
+
+    with pytest.raises(ConsumersError) as caught:
+        discover(shop)
+
+    assert str(caught.value) == (
+        f"gomq_shop.consumers of app 'gomq_shop' ({tmp_path}/gomq_shop/consumers.py, "
+        "line 4): Consumer 'gomq_shop.warm': warm() takes no message: write def "
+        "warm(message)."
+    )
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(dedent(text))
+
+
+def test_of_a_package_all_modules_are_read_but_those_of_tests(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    shop = make_app("gomq_shop")
+    package = tmp_path / "gomq_shop" / "consumers"
+    one, two, three = (CONSUMERS.replace("warm", name) for name in ("w1", "w2", "w3"))
+    write(package, __init__="from . import mails", mails=one, pages=two)
+    write(package / "deep", __init__="", orders=three)
+    write(package / "tests", test_it="1 / 0", __init__="")
+    (package / "conftest.py").write_text("1 / 0")
+    (package / "_later.py").write_text("1 / 0")
+
+    assert discover(shop) == [f"gomq_shop.w{n}" for n in (1, 3, 2)]
+
+
+def test_a_module_of_a_package_is_named_where_it_fails(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    shop = make_app("gomq_shop")
+    write(tmp_path / "gomq_shop" / "consumers", __init__="", mails="1 / 0")
+
+    with pytest.raises(ConsumersError, match="gomq_shop.consumers.mails of") as caught:
+        discover(shop)
+
+    assert caught.value.filename == f"{tmp_path}/gomq_shop/consumers/mails.py"
+
+
+def test_the_reloader_watches_all_files_that_could_not_be_imported(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    shop = make_app(
+        "gomq_shop", consumers="from gomq_shop import sdk", sdk="import gomq_nowhere.x"
+    )
+    reloader = StatReloader()
+
+    discover(shop)
+    autoreload_started.send(sender=reloader)
+
+    watched = {str(file) for file in reloader.watched_files()}
+    assert {f"{tmp_path}/gomq_shop/{name}.py" for name in ("consumers", "sdk")} <= (
+        watched
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from django_gomq import Message, NoConsumerError, emit, get_broker
 from tests.django_site.clinic.events import RecordRead
 from tests.django_site.conftest import UseSite
+from tests.django_site.handlers import listen
 from tests.django_site.waiting import wait_until
 
 
@@ -26,7 +27,22 @@ def test_a_type_without_a_consumer_is_warned_of_once_and_counted(
     assert [one.reason for one in receipts] == ["no_consumer", "no_consumer"]
     assert len(warnings_of(caplog)) == 1
     assert "page.viewed has no consumer" in warnings_of(caplog)[0]
+    assert (
+        "GOMQ['AUTODISCOVER'] names (consumers of each app)" in warnings_of(caplog)[0]
+    )
     assert site.brokers["default"].stats().queues["page.viewed"].unconsumed == 2
+
+
+def test_a_misspelt_event_is_told_with_what_it_may_mean(
+    live_site: UseSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    listen("page.viewed")
+    live_site()
+
+    with caplog.at_level(logging.WARNING):
+        emit("page.veiwed")
+
+    assert warnings_of(caplog)[0].endswith("; did you mean page.viewed?")
 
 
 def test_no_consumer_can_raise(live_site: UseSite) -> None:

@@ -7,7 +7,7 @@ import pytest
 from django.db import transaction
 
 from django_gomq import Broker, EncodeError, Message, QueueFullError, emit_many
-from django_gomq.site import brokers
+from django_gomq.capturing import Watcher, captures
 from tests.django_site.clinic.events import RecordSaved
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import fill, hold, listen
@@ -133,9 +133,7 @@ def test_the_timeout_is_for_all_brokers_together(
     assert 5 >= waits[0] > waits[1]
 
 
-def test_without_the_app_each_event_goes_nowhere(own_registry: None) -> None:
-    brokers.set_up(None)
-
+def test_without_the_app_each_event_goes_nowhere(without_the_app: None) -> None:
     receipts = emit_many([RecordSaved(record_id=1), ("clinic.visit.made", 2)])
 
     assert [one.reason for one in receipts] == ["not_installed"] * 2
@@ -151,6 +149,17 @@ def test_what_is_no_event_and_no_pair_is_refused_with_the_form(
 
     with pytest.raises(ConfigurationError):
         emit_many([wrong])
+
+
+def test_an_empty_batch_does_nothing_where_somebody_watches(
+    live_site: UseSite,
+) -> None:
+    live_site()
+    captures.append(watcher := Watcher())
+    try:
+        assert emit_many([]) == []
+    finally:
+        captures.remove(watcher)
 
 
 def test_an_empty_batch_does_nothing(live_site: UseSite) -> None:

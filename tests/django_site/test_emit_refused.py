@@ -44,7 +44,7 @@ def test_a_full_queue_refuses_counts_and_logs(
     assert isinstance(receipt.error, QueueFullError)
     assert get_broker().stats().queues["page.viewed"].refused == {"queue_full": 1}
     wait_until(get_broker().hooks.flush, "the hooks")
-    assert [one.name for one in caplog.records] == ["gomq.publish"]
+    assert [one.name for one in caplog.records].count("gomq.publish") == 1
 
 
 def test_a_strict_emit_raises_the_refusal(full: Held) -> None:
@@ -101,7 +101,7 @@ def test_where_consumers_may_not_run_emit_is_refused_with_the_way_out(
     receipt = emit("page.viewed")
 
     assert receipt.reason == "not_running"
-    assert "Set RUN to 'here'" in str(receipt.error)
+    assert "Set RUN to 'here', or GOMQ_RUN=here for this command" in str(receipt.error)
     assert site.brokers["default"].stats().queues["page.viewed"].refused == {
         "not_running": 1
     }

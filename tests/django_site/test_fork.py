@@ -5,10 +5,12 @@ import threading
 import time
 
 import pytest
+from asgiref.sync import sync_to_async
 
-from django_gomq import emit, get_broker
+from django_gomq import Message, consumer, emit, get_broker
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Held, Seen, hold, listen, wait_quiet
+from tests.django_site.programs import run_program
 from tests.django_site.waiting import SECONDS
 
 pytestmark = pytest.mark.skipif(
@@ -72,6 +74,30 @@ def test_a_forked_child_of_a_child_works_too(live_site: UseSite) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+def test_async_handlers_run_in_a_child_of_a_process_that_has_run_some(
+    live_site: UseSite,
+) -> None:
+    handled: list[object] = []
+
+    @consumer("page.viewed", name="async")
+    async def handle(message: Message[object]) -> None:
+        handled.append(await sync_to_async(lambda: message.data)())
+
+    live_site()
+    emit("page.viewed", "parent")
+    wait_quiet()
+
+    child = os.fork()
+    if not child:
+        handled.clear()
+        emit("page.viewed", "child")
+        is_clean = get_broker().close(SECONDS).is_clean
+        os._exit(0 if is_clean and handled == ["child"] else 1)
+
+    assert _status_of(child) == 0
+    assert handled == ["parent"]
+
+
 def _emit_and_drain() -> bool:
     accepted = emit("page.viewed").state == "accepted"
     return accepted and get_broker().close(SECONDS).is_clean
@@ -126,3 +152,46 @@ def _status_of(child: int) -> int:
     os.kill(child, 9)
     os.waitpid(child, 0)
     return -1
+
+
+FORKING = """
+import logging, os, time, warnings
+import django
+from django.conf import settings
+from django_gomq import consumer, emit, get_broker
+
+warnings.simplefilter("ignore")
+logging.lastResort = None
+
+def tell(text):
+    os.write(1, f"{text} {'parent' if os.getpid() == parent else 'child'}\\n".encode())
+
+@consumer("lab.forks", name="lab.forks")
+def fork(message):
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        tell("waited in")
+    else:
+        emit("lab.slow", {})
+
+@consumer("lab.slow", name="lab.slow")
+def slow(message):
+    time.sleep(0.2)
+    tell("handled in")
+
+settings.configure(INSTALLED_APPS=["django_gomq"], GOMQ={"DRAIN_TIMEOUT": 60})
+django.setup()
+parent = os.getpid()
+emit("lab.forks", {})
+get_broker().close(60)
+tell("ended")
+"""
+
+
+def test_a_child_of_a_handler_drains_its_own_events_and_ends() -> None:
+    done = run_program(FORKING)
+
+    assert done.returncode == 0, done.stderr
+    told = ["handled in child", "waited in parent", "ended parent"]
+    assert done.stdout.splitlines() == told

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 
 import pytest
 from django.test import override_settings
 
 from django_gomq import Message, consumer, emit, get_broker, site
+from django_gomq.testing import live
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import hold, listen, wait_quiet
 from tests.django_site.waiting import SECONDS, wait_until
@@ -71,19 +73,36 @@ def test_close_finishes_what_was_accepted(live_site: UseSite) -> None:
     site.close()
 
     assert seen.data == list(range(200))
-    assert bus_threads() == []
+    wait_until(lambda: bus_threads() == [], "threads to end")
 
 
 @pytest.mark.parametrize(
-    ("command", "seconds"), [("runserver", 1.0), ("import_records", 10.0)]
+    ("argv", "seconds"),
+    [
+        (["manage.py", "runserver"], 1.0),
+        (["manage.py", "gomq", "worker"], 10.0),
+        (["manage.py", "import_records"], math.inf),
+        (["import_records.py"], math.inf),
+        (["/venv/bin/celery", "worker"], 10.0),
+        (["/lib/celery/__main__.py", "worker"], 10.0),
+    ],
 )
-def test_a_developers_server_waits_a_second_for_its_drain_and_others_ten(
-    own_registry: None, monkeypatch: pytest.MonkeyPatch, command: str, seconds: float
+def test_who_waits_for_the_end_decides_how_long_it_may_take(
+    own_registry: None, monkeypatch: pytest.MonkeyPatch, argv: list[str], seconds: float
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["manage.py", command])
+    monkeypatch.setattr("sys.argv", argv)
 
     with override_settings(GOMQ={}):
         assert get_broker().drain_timeout == seconds
+    with override_settings(GOMQ={"DRAIN_TIMEOUT": 3.0}):
+        assert get_broker().drain_timeout == 3.0
+
+
+def test_a_server_may_drain_for_ten_seconds(
+    own_registry: None,
+) -> None:
+    with live(), override_settings(GOMQ={}):
+        assert get_broker().drain_timeout == 10.0
 
 
 def test_close_counts_and_logs_what_is_left(

@@ -9,7 +9,7 @@ from django.db.models.signals import m2m_changed
 
 from django_gomq import emit_model_events
 from django_gomq.testing import CapturedEvents
-from tests.django_site.clinic.models import Record, Tag
+from tests.django_site.clinic.models import Building, Record, Tag
 
 pytestmark = [
     pytest.mark.django_db(databases=["default", "other"]),
@@ -95,3 +95,59 @@ def test_a_change_from_the_far_side_is_an_event_for_each_instance(
 
     notes = [message.data["note"] for message in gomq_events]
     assert notes == ["first", "second", "first", "second"]
+
+
+def test_an_accessor_from_the_other_side_tells_of_the_rows_of_its_own_model(
+    gomq_events: CapturedEvents,
+) -> None:
+    emit_model_events(Tag, m2m={"records": "clinic.tag.used"})
+    Tag.objects.create(name="first")
+    tag, other = Tag.objects.create(name="second"), Tag.objects.create(name="third")
+    record = Record.objects.create(patient_id=7)
+
+    tag.records.add(record)
+    tag.records.remove(record)
+    record.tags.add(tag, other)
+    record.tags.remove(other)
+    record.tags.clear()
+
+    told = [one.data["pk"] for one in gomq_events]
+    assert told == [tag.pk, tag.pk, tag.pk, other.pk, other.pk, tag.pk]
+
+
+def test_a_symmetrical_field_tells_of_both_ends(gomq_events: CapturedEvents) -> None:
+    emit_model_events(Building, m2m={"neighbours": "clinic.building.joined"})
+    one, other = (
+        Building._base_manager.create(name="one"),
+        Building._base_manager.create(),
+    )
+
+    one.neighbours.add(other)
+    other.neighbours.remove(one)
+    one.neighbours.add(other)
+    one.neighbours.clear()
+
+    told = [event.data["pk"] for event in gomq_events]
+    assert told == [
+        *(one.pk, other.pk),
+        *(other.pk, one.pk),
+        *(one.pk, other.pk),
+        *(other.pk, one.pk),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "changed"), [("feeds", "source"), ("fed_by", "target")]
+)
+def test_a_field_to_its_own_model_tells_of_the_side_that_was_asked_for(
+    gomq_events: CapturedEvents, field: str, changed: str
+) -> None:
+    emit_model_events(Building, m2m={field: "clinic.building.fed"})
+    source: Any = Building._base_manager.create(name="s")
+    target: Any = Building._base_manager.create(name="t")
+
+    source.feeds.add(target)
+    target.fed_by.remove(source)
+
+    expected = {"source": source.pk, "target": target.pk}[changed]
+    assert [event.data["pk"] for event in gomq_events] == [expected] * 2

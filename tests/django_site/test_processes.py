@@ -203,7 +203,7 @@ class Captured(TestCase):
     def test_capture_is_the_default(self):
         with capture() as events:
             emit("clinic.visit.made", 1)
-        events.assert_emitted("clinic.visit.made", times=1)
+        events.assert_emitted("clinic.visit.made", count=1)
         assert threading.active_count() == 1
 
 class Live(TransactionTestCase):

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_gomq import ConfigurationError, consumer, emit, get_broker
+from django_gomq import ConfigurationError, consumer, emit, get_broker, site
+from django_gomq.backends.memory import MemoryBackend
+from django_gomq.conf import load
 from django_gomq.site import brokers, check_environment
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import listen, wait_quiet
@@ -43,21 +45,90 @@ def test_a_changed_setting_closes_what_ran(live_site: UseSite) -> None:
     assert get_broker() is not old
 
 
+def test_what_a_command_uses_instead_of_the_settings_takes_the_place_of_what_ran(
+    live_site: UseSite,
+) -> None:
+    seen = listen("page.viewed", name="pages.seen")
+    old = live_site().brokers["default"]
+    emit("page.viewed", 1)
+
+    site.use(load({"CONSUMERS": {"pages.seen": {"enabled": False}}}))
+
+    assert old.is_closed
+    assert seen.data == [1]
+    assert get_broker().consumers == []
+    assert not get_broker().is_started
+
+
+def test_what_is_registered_after_a_command_chose_runs_there(
+    live_site: UseSite,
+) -> None:
+    live_site()
+    site.use(load({}))
+
+    seen = listen("page.viewed")
+    emit("page.viewed", 1)
+
+    seen.wait_for(1)
+
+
+def test_a_configuration_that_cannot_be_leaves_no_second_site(
+    live_site: UseSite,
+) -> None:
+    before = live_site()
+
+    with pytest.raises(ConfigurationError, match="cannot be imported"):
+        site.use(load({"BROKERS": {"default": {"BACKEND": "no.such.Backend"}}}))
+
+    assert brokers.site is before
+
+
+class TakesAll(MemoryBackend):
+    def __init__(self, **options: object) -> None:
+        raise TypeError(f"{', '.join(options)} is not for it")
+
+
+TAKES_ALL = f"{__name__}.TakesAll"
+
+
 @pytest.mark.parametrize(
     ("gomq", "complaint"),
     [
-        ({"BROKERS": {"default": {"BACKEND": "nope.Backend"}}}, "cannot be imported"),
-        ({"BROKERS": {"default": {"BACKEND": "Backend"}}}, "cannot be imported"),
-        ({"BROKERS": {"default": {"BACKEND": "json.dumps"}}}, "is no Backend class"),
         (
-            {"BROKERS": {"default": {"OPTIONS": {"capasity": 1}}}},
-            r"\['default'\]\['OPTIONS'\].*capasity",
+            {"BROKERS": {"default": {}, "far": {"BACKEND": "nope.Backend"}}},
+            r"^GOMQ\['BROKERS'\]\['far'\]: BACKEND 'nope.*: Module.*There are 'djan",
+        ),
+        ({"BROKERS": {"default": {"BACKEND": "Backend"}}}, "cannot be imported"),
+        (
+            {"BROKERS": {"default": {"BACKEND": "json.dumps"}}},
+            r"\['default'\]: BACKEND 'json.dumps' is no Backend class. There are 'dja",
+        ),
+        (
+            {"BROKERS": {"default": {"OPTIONS": {"size": 1}}}},
+            r"\['OPTIONS'\]\['size'\] does not exist: MemoryBackend has capacity, max_",
+        ),
+        (
+            {
+                "BROKERS": {
+                    "default": {"BACKEND": f"{__name__}.TakesAll", "OPTIONS": {"a": 1}}
+                }
+            },
+            r"\['OPTIONS'\]: a is not for it",
         ),
         ({"BROKERS": {"default": {"OPTIONS": {"capacity": 0}}}}, "OPTIONS.*capacity"),
         ({"BROKERS": {"default": {"RUN": "worker"}}}, "RUN 'worker' needs a backend"),
-        ({"CONSUMERS": {"nobody": {"concurrency": 2}}}, "no consumer 'nobody'"),
-        ({"CONSUMERS": {"seen": {"concurrency": 0}}}, "'seen'.*concurrency"),
-        ({"CONSUMERS": {"seen": {"atomic": "nope"}}}, "'nope' names no database"),
+        (
+            {"CONSUMERS": {"nobody": {"concurrency": 2}}},
+            r"GOMQ\['CONSUMERS'\] names 'nobody': there is no such .* there are seen",
+        ),
+        (
+            {"CONSUMERS": {"seen": {"concurrency": 0}}},
+            r"GOMQ\['CONSUMERS'\]: Consumer 'seen': concurrency is 0",
+        ),
+        (
+            {"CONSUMERS": {"seen": {"atomic": "nope"}}},
+            r"^GOMQ\['CONSUMERS'\]: Consumer 'seen': atomic='nope' names no database",
+        ),
     ],
 )
 def test_what_cannot_work_is_told_when_the_site_is_made(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from django.db import transaction
@@ -38,6 +39,31 @@ def test_an_emit_writes_into_the_transaction_it_is_called_in(
 
     assert (inside, waiting) == (["page.viewed"], "pending")
     assert receipt.state == "accepted"
+    assert outbox.rows() == ["page.viewed"]
+
+
+def test_of_several_open_transactions_the_one_to_write_into_must_be_named(
+    live_site: UseSite,
+) -> None:
+    live_site(BROKERS=READS_NOTHING)
+
+    with transaction.atomic(), transaction.atomic(using="other"):
+        with pytest.raises(ConfigurationError, match="'default'.*EMIT_USING") as caught:
+            emit("page.viewed", 1)
+        emit("page.left", 2, using="default")
+
+    assert "'other'" in str(caught.value)
+    assert outbox.rows() == ["page.left"]
+
+
+def test_a_setting_names_the_transaction_that_is_written_into(
+    live_site: UseSite,
+) -> None:
+    live_site(BROKERS=READS_NOTHING, EMIT_USING="default")
+
+    with transaction.atomic(), transaction.atomic(using="other"):
+        emit("page.viewed", 1)
+
     assert outbox.rows() == ["page.viewed"]
 
 
@@ -132,14 +158,26 @@ def test_async_handlers_settle_on_a_thread_where_the_orm_works(
         handled.append(1)
 
     live_site(BROKERS={"default": {"BACKEND": BACKEND, "RUN": "here"}})
-    with transaction.atomic():
-        emit("page.viewed", 1)
-    emit("page.viewed", 2)
+    for number in range(2):  # none outside of a transaction
+        with transaction.atomic():
+            emit("page.viewed", number)
 
     wait_until(lambda: len(handled) == 2, "both are handled")
     wait_quiet()
     wait_until(lambda: not outbox.rows(), "both are settled")
     assert get_broker().stats().consumers["pages"].succeeded == 2
+
+
+def test_a_process_that_only_emits_in_transactions_shares_its_numbers(
+    live_site: UseSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    live_site(BROKERS=READS_NOTHING)
+
+    with transaction.atomic():
+        emit("page.viewed", 1)
+
+    wait_until(lambda: list(tmp_path.glob("counter_gomq-*.db")), "its numbers")
 
 
 def test_what_outlives_the_process_raises_what_it_could_not_publish(
@@ -165,7 +203,7 @@ def test_a_publish_that_is_not_answered_is_neither_accepted_nor_refused(
         return [PublishUnknownError("no answer in 5 s")] * len(messages)
 
     monkeypatch.setattr(outbox.OutboxBackend, "publish_many", say_nothing)
-    live_site(BROKERS=READS_NOTHING)
+    live_site(BROKERS=READS_NOTHING, EVENTS=["page.viewed"])
 
     receipt = emit("page.viewed", 1, strict=False)
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.dispatch import Signal
 from django.test import AsyncClient, Client, RequestFactory
 
-from django_gomq import consumer, emit, get_broker, views
+from django_gomq import consumer, emit, emit_on_signal, get_broker, views
+from django_gomq.bus.counts import FINE_BUCKETS
 from django_gomq.site import brokers
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import fill, hold, listen, wait_quiet
@@ -67,6 +70,50 @@ def test_the_buckets_are_settings(use_site: UseSite) -> None:
         "gomq_message_wait_seconds": ["7.0", "8.0", "+Inf"],
         "gomq_handler_duration_seconds": ["9.0", "+Inf"],
     }
+
+
+@pytest.mark.parametrize("undeclared", [0, 1])
+def test_undeclared_events_share_a_label_unless_the_setting_allows_them(
+    live_site: UseSite, undeclared: int
+) -> None:
+    seen = listen("page.*")
+    live_site(METRICS={"UNDECLARED_EVENTS": undeclared}, EVENTS=["page.viewed"])
+    for event in ("page.viewed", "page.clicked"):
+        emit(event)
+    seen.wait_for(2)
+    wait_quiet()
+
+    page = Client().get("/gomq/metrics").content.decode()
+
+    published = r'gomq_messages_published_total\{.*event="(page.*|_other)"\} 1\.0'
+    label = "page.clicked" if undeclared else "_other"
+    assert set(re.findall(published, page)) == {"page.viewed", label}
+
+
+def test_an_event_that_code_names_for_a_signal_has_a_label(
+    live_site: UseSite, own_receivers: None
+) -> None:
+    seen, printed = listen("page.*"), Signal()
+    live_site()
+    emit_on_signal(printed, "page.printed", data=lambda sender, **details: {})
+
+    printed.send(None)
+    seen.wait_for(1)
+    wait_quiet()
+
+    page = Client().get("/gomq/metrics").content.decode()
+    name = "gomq_messages_published_total"
+    assert f'{name}{{broker="default",event="page.printed"}} 1.0' in page
+
+
+def test_whoever_asks_gets_all_buckets_that_are_counted_by(use_site: UseSite) -> None:
+    listen("page.viewed")
+    use_site(METRICS={"WAIT_BUCKETS": [7], "HANDLER_BUCKETS": [9]})
+
+    page = Client().get("/gomq/metrics?buckets=fine").content.decode()
+
+    wait = re.findall(r'gomq_message_wait_seconds_bucket\{[^}]*le="([^"]*)"', page)
+    assert set(map(float, wait)) == {7.0, *FINE_BUCKETS, math.inf}
 
 
 @pytest.mark.parametrize(
@@ -140,6 +187,10 @@ TOKEN = {"ACCESS": "token", "TOKEN": "long and random"}
         ({"authorization": "Bearer wrong"}, 401),
         ({"authorization": "Bearer "}, 401),
         ({"authorization": "Bearer é"}, 401),
+        ({"authorization": "long and random"}, 401),
+        ({"authorization": "Basic long and random"}, 401),
+        ({"authorization": "bearer long and random"}, 200),
+        ({"authorization": "BEARER  long and random"}, 200),
         ({"authorization": "Bearer long and random"}, 200),
     ],
 )

@@ -1,0 +1,1 @@
+"""A site whose one consumer, in memory, fails until its folder has a file "mended"."""

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event
+
+import pytest
+from django.db import transaction
+from django.test import TestCase
+
+from django_gomq import ConfigurationError, Message, Retry, consumer, emit, get_broker
+from django_gomq.capturing import LIVE
+from django_gomq.testing import LiveBus, assert_nothing_emitted, capture, live
+from django_gomq.testing.captured import opened
+from tests.django_site.conftest import UseSite
+from tests.django_site.handlers import Held, hold, listen
+from tests.django_site.waiting import wait_until
+
+
+def test_a_live_block_inside_another_ends_nothing(use_site: UseSite) -> None:
+    seen = listen("page.viewed")
+    use_site()
+
+    with live():
+        with live():
+            emit("page.viewed", 1)
+        emit("page.viewed", 2)
+        seen.wait_for(2)
+
+    assert seen.data == [1, 2]
+
+
+def test_live_publishes_for_real_and_ends_what_it_started(use_site: UseSite) -> None:
+    seen = listen("page.viewed")
+    use_site()
+
+    with live():
+        emit("page.viewed", 1)
+        broker = get_broker()
+        seen.wait_for(1)
+
+    assert broker.is_closed
+    assert not get_broker().is_started
+    assert emit("page.viewed", 2)
+    assert seen.data == [1]
+
+
+class InATestCase(TestCase):
+    def test_live_is_refused_with_what_to_do(self) -> None:
+        with (
+            pytest.raises(ConfigurationError, match="Use TransactionTestCase, or"),
+            live(),
+        ):
+            pass
+
+    def test_an_emit_is_refused_where_the_block_came_after(self) -> None:
+        # As if live() had been entered before the database.
+        with (
+            opened(LIVE),
+            pytest.raises(ConfigurationError, match=r"inline\(\)"),
+        ):
+            emit("clinic.visit.made")
+
+
+@pytest.mark.django_db
+def test_live_is_refused_where_pytest_never_commits() -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"django_db\(transaction=True\)"),
+        live(),
+    ):
+        pass
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_drain_waits_for_what_a_commit_published(use_site: UseSite) -> None:
+    seen = listen("page.viewed")
+    use_site()
+
+    with live() as bus:
+        with transaction.atomic():
+            for number in range(100):
+                emit("page.viewed", number)
+        bus.drain(60)
+
+        assert seen.data == list(range(100))
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_a_drain_waits_for_what_the_database_has(use_site: UseSite) -> None:
+    handled: list[int] = []
+
+    @consumer("page.viewed", name="pages", retry=Retry(min_delay=0.2, max_delay=0.2))
+    def handle(message: Message) -> None:
+        if message.attempt == 1:
+            raise RuntimeError
+        handled.append(message.data)
+
+    backend = "django_gomq.backends.database.DatabaseBackend"
+    use_site(BROKERS={"default": {"BACKEND": backend, "RUN": "here"}})
+    with live() as bus:
+        get_broker().setup()
+        for number in range(3):
+            with transaction.atomic():
+                emit("page.viewed", number)
+        bus.drain(60)
+
+        assert sorted(handled) == [0, 1, 2]
+
+
+def test_a_drain_waits_for_retries_and_for_what_handlers_emit(
+    use_site: UseSite,
+) -> None:
+    second = listen("page.read")
+
+    @consumer("page.viewed", name="first", retry=Retry(min_delay=0.01))
+    def first(message: Message) -> None:
+        if message.attempt < 3:
+            raise RuntimeError
+        emit("page.read", message.attempt)
+
+    use_site()
+    with live() as bus:
+        emit("page.viewed")
+        bus.drain(60)
+
+        assert second.data == [3]
+
+
+def test_a_drain_of_nothing_returns_at_once(use_site: UseSite) -> None:
+    use_site()
+
+    with live() as bus:
+        bus.drain(0)
+    LiveBus().drain(0)
+
+
+def _in_a_handler(held: Held) -> None:
+    emit("page.viewed")
+    held.entered.wait(60)
+
+
+def _paused(held: Held) -> None:
+    broker = get_broker()
+    broker.start()
+    broker.pause("held")
+    emit("page.viewed")
+    wait_until(lambda: broker.stats().consumers["held"].depth == 1, "its channel")
+
+
+def _delayed(held: Held) -> None:
+    emit("page.viewed", delay=200)
+
+
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (_in_a_handler, "held has 1 in its handler"),
+        (_paused, "held (paused) has 1 waiting"),
+        (_delayed, "page.viewed has 1 delayed"),
+    ],
+)
+def test_a_drain_that_runs_out_of_time_names_what_is_left(
+    use_site: UseSite, work: Callable[[Held], None], told: str
+) -> None:
+    held = hold("page.viewed")
+    use_site(DRAIN_TIMEOUT=0.1)
+
+    with live() as bus:
+        work(held)
+        with pytest.raises(AssertionError, match="there is still work") as caught:
+            bus.drain(0.2)
+        held.release.set()
+
+    assert told in str(caught.value)
+
+
+def test_a_drain_names_the_broker_where_there_are_several(use_site: UseSite) -> None:
+    @consumer("page.viewed", name="later", retry=Retry(min_delay=60, max_delay=60))
+    def later(message: Message) -> None:
+        raised.set()
+        raise RuntimeError
+
+    raised = Event()
+    use_site(BROKERS={"default": {}, "other": {}}, DRAIN_TIMEOUT=0.1)
+    with live() as bus:
+        emit("page.viewed")
+        raised.wait(60)
+        numbers = get_broker().stats
+        wait_until(lambda: numbers().consumers["later"].scheduled == 1, "its retry")
+        with pytest.raises(AssertionError, match="default: later has 1 scheduled"):
+            bus.drain(0.2)
+
+
+def test_the_innermost_of_live_and_capture_holds(use_site: UseSite) -> None:
+    seen = listen("page.viewed")
+    use_site()
+
+    with capture() as around, live() as bus:
+        emit("page.viewed", 1)
+        with capture() as inside:
+            emit("page.viewed", 2)
+        bus.drain(60)
+        with pytest.raises(AssertionError, match="published, not captured"):
+            assert_nothing_emitted()
+
+    assert list(around) == []
+    assert [message.data for message in inside] == [2]
+    assert seen.data == [1]

@@ -1,0 +1,126 @@
+"""Consumers that spill, in a site: its checks, its start, its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.django_site.programs import run_program
+
+SITE: Final = """
+import sys, threading
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="only for tests",
+    ROOT_URLCONF="",
+    INSTALLED_APPS=["django_gomq"],
+    DATABASES={databases!r},
+    GOMQ={{"DRAIN_TIMEOUT": 0.05, {more}}},
+)
+from django_gomq import consumer
+gate, handled = threading.Event(), []
+@consumer("a.b", name="c", capacity=5, overflow="spill", ordered_by_key=True)
+def handle(message):
+    gate.wait(60)
+    handled.append(message.data)
+import django
+django.setup()
+from django.core.management import call_command
+from django_gomq import brokers, emit
+def wait_until(condition):
+    import time
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+"""
+MIGRATE: Final = 'call_command("migrate", "gomq", verbosity=0)\n'
+
+
+def on(path: Path | str) -> str:
+    entry = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path)}
+    return SITE.format(databases={"default": entry}, more="")
+
+
+def run(code: str) -> str:
+    done = run_program(code, DJANGO_SETTINGS_MODULE="")
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_next_process_goes_on_from_its_first_request(tmp_path: Path) -> None:
+    path = tmp_path / "site.sqlite3"
+    first = run(
+        on(path)
+        + MIGRATE
+        + "for number in range(300): emit('a.b', number, key='k', timeout=60)\n"
+        "wait_until(lambda: brokers['default'].stats().consumers['c'].spilled > 280)\n"
+        "brokers['default'].pause('c')\n"
+        "threading.Timer(0.2, gate.set).start()\n"
+        "from django_gomq.site import close\n"
+        "close()\n"
+        "stats = brokers['default'].stats().consumers['c']\n"
+        "print('unaccounted', stats.unaccounted, 'dropped', len(stats.dropped))\n"
+        "print('spilled:', stats.spilled)\n"
+    )
+    left = int(first.split("spilled: ")[-1].split()[0])
+    assert "unaccounted 0 dropped 0" in first
+    assert left >= 290
+
+    second = run(
+        on(path) + "gate.set()\n"
+        "assert not brokers['default'].is_started\n"
+        "from django.core.signals import request_started\n"
+        "request_started.send(None)\n"
+        f"wait_until(lambda: len(handled) == {left})\n"
+        f"print(handled == list(range(300 - {left}, 300)))\n"
+    )
+    assert second.endswith("True\n")
+
+
+def test_without_the_tables_a_check_and_the_start_say_what_to_run() -> None:
+    said = run(
+        on(":memory:")
+        + 'call_command("check", databases=["default"])\n'
+        + "try: emit('a.b', 1, timeout=1)\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        + MIGRATE
+        + 'call_command("check", databases=["default"])\n'
+    )
+
+    assert said.count("gomq.W012") == 2  # of the check, and of migrate's own
+    assert "ConfigurationError Broker 'default' has consumers with overflow" in said
+    assert "has no table gomq_spilled: run manage.py migrate --database default" in said
+
+
+@pytest.mark.parametrize("is_spilling", [False, True])
+def test_without_a_database_only_a_consumer_that_spills_is_an_error(
+    *, is_spilling: bool
+) -> None:
+    more = "" if is_spilling else '"CONSUMERS": {"c": {"overflow": "drop_newest"}},'
+    said = run(
+        SITE.format(databases={}, more=more)
+        + "from django.core.checks import run_checks\n"
+        "print([one.id for one in run_checks()])\n"
+    )
+
+    assert ("gomq.E010" in said) is is_spilling
+
+
+def test_a_consumer_whose_events_a_server_keeps_needs_no_table_for_them() -> None:
+    entry = {
+        "BACKEND": "django_gomq.backends.redis.RedisBackend",
+        "OPTIONS": {"url": "redis://127.0.0.1:1/0"},
+    }
+    said = run(
+        # The order of keys is memory's and the database's.
+        SITE.replace(", ordered_by_key=True", "").format(
+            databases={}, more=f'"BROKERS": {{"default": {entry}}},'
+        )
+        + "from django.core.checks import run_checks\n"
+        "print([one.id for one in run_checks()])\n"
+    )
+
+    assert "gomq.E010" not in said

@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import os
+
+from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.live.clinic.settings")
+
+# No server for static files stands in front of it.
+application = StaticFilesHandler(get_wsgi_application())
