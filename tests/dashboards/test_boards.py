@@ -18,7 +18,7 @@ WITHOUT_INSTANCE = {"django-gomq / Fleet"}
 # Angular's panels (graph, singlestat, table-old) are gone from Grafana.
 KINDS = {"heatmap", "stat", "state-timeline", "table", "timeseries"}
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-UNITS = {"short", "percentunit", "s", "ops"}
+UNITS = {"short", "percentunit", "s", "ops", "mps"}
 
 each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 
@@ -94,6 +94,26 @@ def test_panels_stay_inside_the_grid_and_do_not_overlap(board: dict[str, Any]) -
 
 
 @each_board
+def test_panels_beside_one_another_are_of_one_height_and_leave_no_hole(
+    board: dict[str, Any],
+) -> None:
+    by_line = sorted(board["panels"], key=lambda panel: panel["gridPos"]["y"])
+
+    for y, line in itertools.groupby(by_line, lambda panel: panel["gridPos"]["y"]):
+        places = [panel["gridPos"] for panel in line]
+
+        assert sum(place["w"] for place in places) == 24, y
+        assert len({place["h"] for place in places}) == 1, y
+
+
+@each_board
+def test_the_title_of_a_number_fits_above_it(board: dict[str, Any]) -> None:
+    for panel in reading.panels(board):
+        if panel["type"] == "stat":
+            assert len(panel["title"]) <= 4 * panel["gridPos"]["w"], panel["title"]
+
+
+@each_board
 def test_a_panel_says_what_it_shows_what_is_bad_and_what_to_do(
     board: dict[str, Any],
 ) -> None:
@@ -114,6 +134,42 @@ def test_a_panel_is_of_a_kind_that_grafana_has_and_has_a_unit(
 
 
 @each_board
+def test_numbers_and_cells_without_a_value_are_not_green(board: dict[str, Any]) -> None:
+    for panel in reading.panels(board):
+        if panel["type"] in {"stat", "table"}:
+            (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+
+            assert mapping["options"]["match"] == "null+nan"
+            assert mapping["options"]["result"]["text"] == "-"
+            assert mapping["options"]["result"]["color"] in {"#808080", "transparent"}
+
+
+def test_outcomes_have_the_same_colours_everywhere() -> None:
+    by_outcome = [
+        panel
+        for board in BOARDS.values()
+        for panel in reading.panels(board)
+        if "{{outcome}}" in {one["legendFormat"] for one in panel["targets"]}
+    ]
+
+    assert len(by_outcome) == 3
+    for panel in by_outcome:
+        assert colours(panel) == {
+            "success": "green",
+            "error": "red",
+            "timeout": "orange",
+            "rejected": "purple",
+        }
+
+
+def colours(panel: dict[str, Any]) -> dict[str, str]:
+    return {
+        one["matcher"]["options"]: one["properties"][0]["value"]["fixedColor"]
+        for one in panel["fieldConfig"]["overrides"]
+    }
+
+
+@each_board
 def test_a_panel_asks_the_chosen_data_source(board: dict[str, Any]) -> None:
     for panel in reading.panels(board):
         asked = [panel["datasource"], *(one["datasource"] for one in panel["targets"])]
@@ -128,7 +184,7 @@ def test_queries_have_letters_and_lines_have_legends(board: dict[str, Any]) -> N
         targets = panel["targets"]
         letters = [one["refId"] for one in targets]
 
-        assert letters == list("ABCDEFGHI"[: len(targets)]), panel["title"]
+        assert letters == list("ABCDEFGHIJ"[: len(targets)]), panel["title"]
         assert panel["type"] == "stat" or all(one["legendFormat"] for one in targets)
 
 
@@ -177,7 +233,7 @@ def test_latency_panels_show_exemplars() -> None:
 
     assert {panel for _, panel in shown} == {
         "Handler time",
-        "Handler time, p95 and p50",
+        "Handler time, p99, p95 and p50",
     }
 
 

@@ -120,9 +120,9 @@ def test_a_threshold_is_a_line_on_boards_too(tmp_path: Path) -> None:
             "value"
         ]
         for panel in reading.panels(board(tmp_path))
-        if panel["title"] in {"Fullest buffer", "Oldest message", "How full"}
+        if panel["title"] in {"Fullest", "Oldest", "How full"}
     }
-    assert limits == {"Fullest buffer": 0.5, "Oldest message": 7, "How full": 0.5}
+    assert limits == {"Fullest": 0.5, "Oldest": 7, "How full": 0.5}
 
 
 def test_the_rules_of_any_options_are_valid(tmp_path: Path) -> None:
@@ -182,8 +182,7 @@ def test_it_is_a_subcommand_of_gomq(
 def test_help_lists_every_threshold_with_its_default() -> None:
     parser = ArgumentParser()
     command.add_arguments(parser)
-    lines = parser.format_help().splitlines()
+    told = " ".join(parser.format_help().split())
 
     for name, one in DEFAULTS.thresholds.items():
-        (line,) = (line for line in lines if line.startswith(f"  {name}="))
-        assert line.split() == f"{name}={one.default} {one.help} ({one.unit})".split()
+        assert f" {name}={one.default} {one.help} ({one.unit})" in told

@@ -41,6 +41,14 @@ def paste(page: Path, project: Path, *, only: str = "") -> list[str]:
     return pasted
 
 
+def section(title: str, folder: Path) -> Path:
+    """Write one section of the README into a page of its own."""
+    text = (ROOT / "README.md").read_text()
+    page = folder / "section.md"
+    page.write_text(text.partition(f"## {title}\n")[2].partition("\n## ")[0])
+    return page
+
+
 def commands(page: Path) -> list[list[str]]:
     """Return the commands of one line that a page shows, each as words."""
     return [line.split() for line in _COMMAND.findall(page.read_text())]

@@ -47,7 +47,7 @@ def server(project: Path) -> Iterator[tuple[Running, int]]:
     command = [sys.executable, "manage.py", "runserver", "--noreload", str(port)]
     with running(project, command, port) as one:
         one.wait_for("/", "hello")
-        for path in ("/pay/1", "/pay/2", "/click/like"):
+        for path in ("/pay/1", "/pay/2", "/click/liked"):
             assert one.get(path)
         source = f"http://127.0.0.1:{port}/gomq/metrics"
         wait_until(lambda: _handled(project, source) == 4, "the events of the visits")

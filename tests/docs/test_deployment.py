@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,7 @@ from tests.docs.pasting import (
     environment,
     paste,
     running,
+    section,
     start_project,
 )
 from tests.ports import free_port
@@ -35,7 +38,7 @@ HANDLED: Final = re.compile(
 def project(tmp_path: Path) -> Path:
     """The README's site with the files of the page."""
     start_project(tmp_path)
-    paste(ROOT / "README.md", tmp_path, only="mysite/")
+    paste(section("Fifteen lines", tmp_path), tmp_path)
     paste(PAGE, tmp_path)
     return tmp_path
 
@@ -147,18 +150,24 @@ def test_the_grace_periods_of_the_page_leave_time_for_the_drain() -> None:
         r"terminationGracePeriodSeconds: (\d+)"
     )
     assert graceful < number(r"TimeoutStopSec=(\d+)")
+    for of_a_worker in (
+        r"gomq setup\n(?:.*\n)*?TimeoutStopSec=(\d+)",
+        r"stop_grace_period: (\d+)s",
+        r"replicas: 2\n(?:.*\n)*?.*terminationGracePeriodSeconds: (\d+)",
+    ):
+        assert drain < number(of_a_worker)
     assert drain < number(r"worker-reload-mercy = (\d+)")
 
 
-def test_the_unit_of_systemd_is_one(project: Path) -> None:
-    unit = (project / "mysite.service").read_text()
+@pytest.mark.parametrize("name", ["mysite.service", "mysite-worker.service"])
+def test_the_units_of_systemd_are_some(project: Path, name: str) -> None:
+    unit = (project / name).read_text()
     unit = unit.replace("/srv/mysite/.venv", str(Path(sys.prefix)))
     unit = unit.replace("/srv/mysite", str(project))
-    (project / "mysite.service").write_text(unit)
-    assert COMMANDS["gunicorn"][1] in unit
+    (project / name).write_text(unit)
     try:
         checked = subprocess.run(
-            ["systemd-analyze", "verify", "--man=no", str(project / "mysite.service")],
+            ["systemd-analyze", "verify", "--man=no", str(project / name)],
             capture_output=True,
             text=True,
             timeout=SECONDS,
@@ -168,7 +177,7 @@ def test_the_unit_of_systemd_is_one(project: Path) -> None:
         pytest.skip("there is no systemd-analyze: use a Linux with systemd")
 
     complaints = checked.stdout + checked.stderr
-    assert "mysite.service" not in complaints, complaints
+    assert name not in complaints, complaints
 
 
 def test_the_manifest_of_kubernetes_starts_gunicorn_and_asks_pages_that_exist(
@@ -179,3 +188,42 @@ def test_the_manifest_of_kubernetes_starts_gunicorn_and_asks_pages_that_exist(
     assert f'["gunicorn", "{COMMANDS["gunicorn"][1]}"' in manifest
     for page in ("livez", "readyz"):
         assert f"path: /gomq/{page}, port: 8000" in manifest
+
+
+STRICT_SITE: Final = """
+ALLOWED_HOSTS = ["www.example.org"]
+SECURE_SSL_REDIRECT = True
+MIDDLEWARE.append("django.contrib.auth.middleware.LoginRequiredMiddleware")
+"""
+
+
+def test_the_probes_of_the_manifest_find_a_strict_site_healthy(project: Path) -> None:
+    port = free_port()
+    with (project / "mysite" / "settings.py").open("a") as settings:
+        settings.write(STRICT_SITE)
+    manifest = (project / "deployment.yaml").read_text()
+    probes = re.findall(r"Probe:\s+httpGet: {path: (\S+), port: 8000}", manifest)
+    assert len(probes) == 2
+    command = [str(BINARIES / "gunicorn"), *COMMANDS["gunicorn"][1:]]
+    environ = {"GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}"}
+
+    with running(project, command, port, environ) as server:
+        server.wait_for("/gomq/livez", "alive")
+        statuses = [ask_as_kubelet(path, port) for path in probes]
+        other = ask_as_kubelet("/", port)
+
+    assert statuses == [200, 200]
+    assert other == 400  # the host is not allowed
+
+
+def ask_as_kubelet(path: str, port: int) -> int:
+    """Return the status that a probe without a host and headers of its own gets."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+    with closing(connection):
+        connection.putrequest("GET", path, skip_host=True, skip_accept_encoding=True)
+        connection.putheader("Host", "10.42.8.201:8000")
+        connection.putheader("User-Agent", "kube-probe/1.34")
+        connection.putheader("Accept", "*/*")
+        connection.putheader("Connection", "close")
+        connection.endheaders()
+        return connection.getresponse().status

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from django_gomq.management.listing.emitters import EmitCalls, find_emitters
-from django_gomq.management.listing.overview import EmitCall
+from django_gomq.listing.emitters import EmitCalls, find_emitters
+from django_gomq.listing.overview import EmitCall
 from tests.management.emitted import RecordSaved
 
 IMPORTS = """

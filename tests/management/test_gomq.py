@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_gomq.management.commands.gomq import SUBCOMMANDS
-from django_gomq.process_role import consumers_run
+from django_gomq.process.role import consumers_run
 from tests.django_site.programs import run_program
 from tests.management.commanding import gomq, run_gomq
 
@@ -39,6 +39,8 @@ def test_without_a_subcommand_that_exists_all_are_named_with_a_line_of_help(
 
     assert done.returncode == 2
     assert done.stdout == ""
+    usage = done.stderr.partition("error:")[0].splitlines()
+    assert max(map(len, usage)) <= 80
     lines = [line.split(maxsplit=1) for line in done.stderr.splitlines()]
     for name, subcommand in SUBCOMMANDS.items():
         assert [name, subcommand.HELP] in lines
@@ -53,6 +55,7 @@ def test_each_subcommand_helps() -> None:
         done = gomq(name, "--help")
 
         assert done.returncode == 0
+        assert max(map(len, done.stdout.splitlines())) <= 80
         assert " ".join(subcommand.HELP.split()) in " ".join(done.stdout.split())
 
 
@@ -92,6 +95,9 @@ def test_help_needs_no_client_of_prometheus() -> None:
         (["--settings", "x", "stats", "--watch"], False),
         ([], False),
         (["worker"], True),
+        (["--settings", "x", "worker", "--processes", "2"], True),
+        (["setup", "--broker", "worker"], False),
+        (["--pythonpath", "worker", "stats"], False),
     ],
 )
 def test_looking_at_the_bus_starts_no_consumer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,10 +40,74 @@ def test_the_shop_is_listed_as_it_was(form: str) -> None:
     check_output(done.stdout, f"shop.{form}.txt")
 
 
-def test_the_table_fits_a_hundred_columns() -> None:
-    tables = run_gomq("list", **SHOP).stdout.partition("\nwarning: ")[0]
+def test_the_table_fits_eighty_columns() -> None:
+    lines = run_gomq("list", **SHOP).stdout.splitlines()
 
-    assert max(map(len, tables.splitlines())) <= 100
+    assert max(map(len, lines)) <= 80
+
+
+APP: Final = {
+    "__init__.py": "",
+    "events.py": """
+from django_gomq import Event
+class OrderPaid(Event, type="shop.order.paid"): ...
+""",
+    "consumers.py": """
+import shop.events
+from django_gomq import consumer
+@consumer("shop.order.payed", "page.viewed", name="shop.ledger")
+def write(message): ...
+""",
+    "views.py": """
+from django_gomq import emit
+from shop.events import OrderPaid
+def pay(request):
+    emit(OrderPaid())
+    emit("page.veiwed")
+""",
+}
+
+
+def shop_of(tmp_path: Path, **files: str) -> dict[str, str]:
+    """Make an app, and return the environment that has it installed."""
+    (tmp_path / "shop").mkdir()
+    for name, text in {**APP, **files}.items():
+        (tmp_path / "shop" / name).write_text(text)
+    (tmp_path / "bare.py").write_text('INSTALLED_APPS = ["django_gomq", "shop"]\n')
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    return {"PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "bare"}
+
+
+def test_misspelt_names_are_told_with_what_they_may_mean(tmp_path: Path) -> None:
+    done = run_gomq("list", **shop_of(tmp_path))
+
+    warnings = [line for line in done.stdout.splitlines() if "warning" in line]
+    assert warnings == [
+        "warning: Nobody listens to page.veiwed; did you mean page.viewed?",
+        "warning: Nobody listens to shop.order.paid; did you mean shop.order.payed?",
+        "warning: Nobody in sight emits to shop.ledger; did you mean shop.order.paid?",
+    ]
+
+
+def test_consumers_that_were_skipped_are_told(tmp_path: Path) -> None:
+    environ = shop_of(tmp_path, **{"consumers.py": "import no_such_library_at_all\n"})
+
+    done = run_gomq("list", "--strict", **environ)
+
+    assert done.returncode == 1, done.stderr
+    assert (
+        "warning: shop.consumers was skipped with all its consumers: \n"
+        "  no_such_library_at_all is not installed."
+    ).replace(": \n", ":\n") in done.stdout
+
+
+def test_colours_are_for_those_who_ask() -> None:
+    plain = run_gomq("list", **SHOP).stdout
+    coloured = run_gomq("list", "--force-color", **SHOP).stdout
+
+    assert "\x1b[" not in plain
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
+    assert re.search(r"\x1b\[[\d;]+mwarning: Nobody listens", coloured)
 
 
 def test_an_event_names_its_class_broker_emitters_and_consumers(

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from msgspec.structs import replace
 
-from django_gomq.management.listing.overview import (
+from django_gomq.listing.overview import (
     BrokerRow,
     ConsumerRow,
     EmitCall,

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Final
 
 import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
+from django_gomq.bus.counts import (
+    FINE_BUCKETS,
+    HANDLER_BUCKETS,
+    WAIT_BUCKETS,
+    Histogram,
+)
 from django_gomq.management.stats.numbers import (
     Limits,
     Numbers,
     Quantiles,
-    estimate,
     rates_between,
     take,
 )
+from django_gomq.observability.metrics.samples import estimate
 
 CONSUMER: Final = 'broker="default",consumer="audit"'
 PAGE: Final = f"""\
@@ -66,7 +74,7 @@ def test_quantiles_are_estimated_from_the_buckets() -> None:
     (audit,) = numbers().consumers
 
     assert audit.wait_seconds_est.p50 == pytest.approx(0.1)
-    assert audit.wait_seconds_est.p95 == pytest.approx(0.91)
+    assert audit.wait_seconds_est.p95 == pytest.approx(0.1 * 10**0.9)
     assert audit.handler_seconds_est == Quantiles(None, None)
 
 
@@ -75,6 +83,16 @@ def test_an_events_numbers_are_those_of_its_queue() -> None:
 
     assert (event.event, event.published, event.depth) == ("a", 9, 4)
     assert numbers().processes == 2
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, ["a"]), (1, ["_other", "a"])])
+def test_names_that_nobody_declared_have_a_row_where_there_were_some(
+    count: int, shown: list[str]
+) -> None:
+    line = f'gomq_messages_published_total{{broker="default",event="_other"}} {count}'
+    page = PAGE.replace("# TYPE gomq_queue_depth", f"{line}\n# TYPE gomq_queue_depth")
+
+    assert [event.event for event in numbers(page).events] == shown
 
 
 def test_without_samples_of_ours_there_are_no_numbers() -> None:
@@ -94,9 +112,9 @@ def test_a_count_that_is_no_number_is_an_error(value: str, count: str) -> None:
     ("q", "buckets", "expected"),
     [
         (0.5, [(1.0, 10.0), (math.inf, 10.0)], 0.5),
-        (0.95, [(1.0, 10.0), (2.0, 20.0), (math.inf, 20.0)], 1.9),
+        (0.95, [(1.0, 10.0), (2.0, 20.0), (math.inf, 20.0)], 2**0.9),
         (0.99, [(1.0, 10.0), (2.0, 10.0), (math.inf, 20.0)], 2.0),
-        (0.5, [(1.0, 0.0), (2.0, 10.0), (math.inf, 10.0)], 1.5),
+        (0.5, [(1.0, 0.0), (2.0, 10.0), (math.inf, 10.0)], 2**0.5),
         (0.5, [(1.0, 0.0), (math.inf, 0.0)], None),
         (0.5, [(math.inf, 10.0)], None),
         (0.5, [(1.0, 10.0)], None),
@@ -152,3 +170,51 @@ def test_what_is_above_its_limit_is_named(limits: Limits, over: list[str]) -> No
     found = list(limits.exceeded_by(numbers()))
 
     assert [one.partition(" on broker")[0] for one in found] == over
+
+
+Estimate = Callable[[float, Sequence[tuple[float, float]]], float | None]
+
+
+def worst_factor(estimate: Estimate, bounds: Sequence[float], q: float) -> float:
+    """Return how far off a quantile is, of handlers that take a time by 10 %."""
+    worst = 1.0
+    seconds = 0.0005
+    while seconds <= 60:
+        values = [seconds * (0.9 + 0.2 * (index + 0.5) / 200) for index in range(200)]
+        histogram = Histogram(FINE_BUCKETS)
+        histogram.observe_all(list(values))
+        counts = histogram.state().within(tuple(bounds)).counts
+        found = estimate(
+            q, list(zip([*bounds, math.inf], accumulate(counts), strict=True))
+        )
+        assert found is not None
+        truth = values[int(q * 200)]
+        worst = max(worst, found / truth, truth / found)
+        seconds *= 1.01
+    return worst
+
+
+@pytest.mark.parametrize("q", [0.5, 0.95, 0.99])
+def test_a_quantile_of_stats_is_off_by_less_than_a_third(q: float) -> None:
+    assert worst_factor(estimate, FINE_BUCKETS, q) <= 1.3
+
+
+def histogram_quantile(q: float, buckets: Sequence[tuple[float, float]]) -> float:
+    """Return what Prometheus makes of the buckets."""
+    rank = q * buckets[-1][1]
+    lower, below = 0.0, 0.0
+    for upper, count in buckets:
+        if count >= rank:
+            break
+        lower, below = upper, count
+    if math.isinf(upper):
+        return lower
+    return lower + (upper - lower) * (rank - below) / (count - below)
+
+
+@pytest.mark.parametrize("buckets", [WAIT_BUCKETS, HANDLER_BUCKETS])
+@pytest.mark.parametrize("q", [0.5, 0.95, 0.99])
+def test_a_quantile_of_a_board_is_off_by_less_than_the_buckets_are_apart(
+    buckets: Sequence[float], q: float
+) -> None:
+    assert worst_factor(histogram_quantile, buckets, q) <= 2.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,15 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError
+from django.test import override_settings
 
-from django_gomq.management.stats.sources import Page
+from django_gomq.management.stats import sources
+from django_gomq.management.stats.numbers import take
+from django_gomq.management.stats.sources import LocalPages, Page
 from tests.django_site.waiting import SECONDS
 from tests.management.commanding import gomq, run_gomq
 from tests.management.waiting_site import waiting_site
-from tests.ports import free_port
+from tests.ports import free_port, free_range
 
 TOKEN = "a secret of these tests"
 GUARDED = {"METRICS": {"ACCESS": "token", "TOKEN": TOKEN}}
@@ -75,6 +79,14 @@ def test_a_refusal_says_what_to_do(status: int, advice: str) -> None:
 
     assert f"answers {status}" in said
     assert advice in said
+
+
+def test_a_page_that_is_not_whole_says_why() -> None:
+    with answering(503, b"The numbers are not whole: /shared/a.db is away.\n") as page:
+        said = refusal(Page(page[0]))
+
+    assert "answers 503" in said
+    assert "/shared/a.db is away." in said
 
 
 def test_no_redirect_is_followed_as_the_token_would_go_along() -> None:
@@ -154,10 +166,10 @@ def test_a_page_without_end_is_not_read_any_longer() -> None:
     with HTTPServer(("127.0.0.1", 0), Endless) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        said = refusal(Page(f"http://127.0.0.1:{server.server_port}/", timeout=0.2))
+        said = refusal(Page(f"http://127.0.0.1:{server.server_port}/", timeout=2.0))
         thread.join(SECONDS)
 
-    assert "no end after 0.2 s" in said
+    assert "no end after 2 s" in said
 
 
 def test_a_guarded_page_wants_the_token_of_the_option_or_of_the_settings(
@@ -178,12 +190,113 @@ def test_a_guarded_page_wants_the_token_of_the_option_or_of_the_settings(
     assert by_settings.returncode == 0, by_settings.stderr
 
 
-def test_without_a_source_both_ways_are_told() -> None:
-    done = gomq("stats", PROMETHEUS_MULTIPROC_DIR="")
+PROCESS = """\
+# TYPE gomq_processes gauge
+gomq_processes 1
+# TYPE gomq_channel_depth gauge
+gomq_channel_depth{{broker="default",consumer="audit"}} {depth}
+# TYPE gomq_channel_oldest_age_seconds gauge
+gomq_channel_oldest_age_seconds{{broker="default",consumer="audit"}} {age}
+"""
+
+
+def local_pages(ports: range = range(0)) -> LocalPages:
+    path = "/gomq/metrics"
+    return LocalPages(ports, "127.0.0.1", path, token=TOKEN, timeout=SECONDS)
+
+
+def usual_port(monkeypatch: pytest.MonkeyPatch, url: str = "") -> str:
+    """Have the usual port be that of an address, or one where nobody is."""
+    port = int(url.split(":")[2].partition("/")[0]) if url else free_port()
+    monkeypatch.setattr(sources, "_PORT", port)
+    return f"http://127.0.0.1:{port}/gomq/metrics"
+
+
+def test_without_a_source_the_usual_page_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with answering(200, PROCESS.format(depth=1, age=0).encode()) as (url, _):
+        usual = usual_port(monkeypatch, url)
+        done = gomq("stats", "--json", PROMETHEUS_MULTIPROC_DIR="")
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["source"], found["processes"]) == (usual, 1)
+
+
+def test_the_ports_of_processes_come_first_and_add_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        answering(200, PROCESS.format(depth=1, age=9).encode()) as (first, asked),
+        answering(200, PROCESS.format(depth=2, age=3).encode()) as (second, _),
+    ):
+        pages = local_pages(range(0))
+        pages._ports = [Page(first, token=TOKEN), Page(second), Page(nobody())]
+        usual_port(monkeypatch)
+
+        numbers = take(pages.read())
+
+    (audit,) = numbers.consumers
+    assert numbers.processes == 2
+    assert (audit.depth, audit.oldest_age_seconds) == (3, 9)
+    assert pages.name == f"{first} and 1 more ports"
+    assert asked[0]["Authorization"] == f"Bearer {TOKEN}"
+
+
+def nobody() -> str:
+    return f"http://127.0.0.1:{free_port()}/metrics"
+
+
+def test_where_no_port_answers_the_usual_page_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, last = free_range(3)
+    with answering(200, PROCESS.format(depth=1, age=0).encode()) as (url, _):
+        usual = usual_port(monkeypatch, url)
+        pages = local_pages(range(first, last + 1))
+
+        assert take(pages.read()).processes == 1
+
+    assert pages.name == usual
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1"])
+def test_without_any_numbers_all_that_was_tried_is_told(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    first, last = free_range(3)
+    metrics = {"PORT_RANGE": [first, last], "PORT_ADDRESS": address}
+    usual = usual_port(monkeypatch)
+
+    with override_settings(GOMQ={"METRICS": metrics}):
+        done = gomq("stats", PROMETHEUS_MULTIPROC_DIR="")
 
     assert done.returncode == 2
-    assert "--url" in done.stderr
-    assert "--dir" in done.stderr
+    ports = f"http://127.0.0.1:{first}/metrics to http://127.0.0.1:{last}/metrics"
+    for said in (ports, usual, "nobody is there", "--url", "--dir"):
+        assert said in done.stderr
+
+
+def test_what_answers_with_something_else_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with answering(401) as (url, _):
+        usual_port(monkeypatch, url)
+        done = gomq("stats", PROMETHEUS_MULTIPROC_DIR="")
+
+    assert done.returncode == 2
+    assert "answers 401" in done.stderr
+    assert "--token" in done.stderr
+
+
+@override_settings(ROOT_URLCONF="tests.management.no_such_urls")
+def test_a_site_without_our_urls_is_looked_for_where_most_have_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = usual_port(monkeypatch)
+
+    assert usual in gomq("stats", PROMETHEUS_MULTIPROC_DIR="").stderr
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,8 +12,9 @@ from typing import IO, Any
 import pytest
 
 from tests.django_site.programs import ROOT, environment
-from tests.django_site.waiting import SECONDS
+from tests.django_site.waiting import SECONDS, wait_until
 from tests.management.commanding import command, gomq
+from tests.management.terminals import terminal
 from tests.management.waiting_site import WaitingSite, waiting_site
 from tests.ports import free_port
 
@@ -121,17 +120,13 @@ def test_into_a_file_go_blocks_of_lines(site: WaitingSite) -> None:
 
 
 def test_a_terminal_is_redrawn(site: WaitingSite) -> None:
-    terminal, end = pty.openpty()
-    try:
-        with watching("--url", site.url, stdout=end) as process:
-            seen = ""
-            while seen.count(CLEAR) < 2:
-                seen += os.read(terminal, 4096).decode()
-            code = interrupt(process)
-    finally:
-        os.close(terminal)
-        os.close(end)
+    with (
+        terminal() as (end, seen),
+        watching("--url", site.url, stdout=end) as process,
+    ):
+        wait_until(lambda: "".join(seen).count(CLEAR) >= 2, "the second picture")
+        code = interrupt(process)
 
     assert code == 0
-    assert seen.startswith(CLEAR)
-    assert "clinic.statistics" in seen
+    assert "".join(seen).startswith(CLEAR)
+    assert "clinic.statistics" in "".join(seen)

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
@@ -59,6 +61,23 @@ class Companion:
 def page_of(sharing: SharedMetrics) -> Page:
     registry = CollectorRegistry()
     registry.register(sharing)
+    return Page(registry)
+
+
+class FineBuckets(Collector):
+    """All that is shared, by fine buckets."""
+
+    def __init__(self, sharing: SharedMetrics) -> None:
+        self._sharing = sharing
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._sharing.collect_fine()
+
+
+def fine_page_of(sharing: SharedMetrics) -> Page:
+    """Return what whoever asks for fine buckets is shown."""
+    registry = CollectorRegistry()
+    registry.register(FineBuckets(sharing))
     return Page(registry)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from threading import Barrier, Thread
 from typing import Any
 
@@ -14,7 +14,12 @@ from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 from django_gomq.bus.stats import Remainder
 from django_gomq.observability.logs import LogHook
-from django_gomq.observability.logs.hook import MAX_SUBJECTS, Limiter, Subject
+from django_gomq.observability.logs.hook import (
+    MAX_LINES,
+    MAX_SUBJECTS,
+    Limiter,
+    Subject,
+)
 
 from .conftest import MakeBroker
 from .live import do_nothing, publish
@@ -110,6 +115,37 @@ def test_what_a_server_did_not_answer_is_a_warning_and_no_refusal(
     assert extras(record)["kind"] == "unknown"
 
 
+TO_DO = (
+    "raise its concurrency or capacity, make it overflow='backpressure', or emit with "
+    "a timeout, which waits for room"
+)
+
+
+@pytest.mark.parametrize(
+    "reason", [one for one in DropReason if one is not DropReason.SHUTDOWN]
+)
+def test_a_drop_says_what_to_do(
+    hook: LogHook, caplog: pytest.LogCaptureFixture, reason: DropReason
+) -> None:
+    hook.dropped("default", "audit", [MESSAGE], reason)
+
+    assert "raise its concurrency" in caplog.messages[0]
+
+
+def test_a_long_drain_says_how_many_are_left_and_how_to_end_it(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook.draining("default", 7, 5.004)
+
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("gomq.bus", "WARNING")
+    assert record.getMessage() == (
+        "Broker default has 7 messages left and handles them before it stops, for 5 s "
+        "so far; Ctrl-C or SIGTERM ends that sooner, and DRAIN_TIMEOUT bounds it"
+    )
+    assert extras(record)["count"] == 7
+
+
 def test_a_drop_is_a_warning_for_each_event_type(
     hook: LogHook, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,8 +154,8 @@ def test_a_drop_is_a_warning_for_each_event_type(
     hook.dropped("default", "audit", messages, DropReason.EVICTED)
 
     assert [record.getMessage() for record in caplog.records] == [
-        "Consumer audit will not see 2 of a: evicted",
-        "Consumer audit will not see 1 of b: evicted",
+        f"Consumer audit will not see {count_of} (newer ones took its place: {TO_DO})"
+        for count_of in ("2 of a: evicted", "1 of b: evicted")
     ]
     assert {record.name for record in caplog.records} == {"gomq.consumer"}
 
@@ -169,6 +205,19 @@ def test_what_is_about_something_else_is_not_held_back(
     assert len(caplog.records) == 5
 
 
+def test_what_a_stop_left_in_the_database_is_no_loss_and_is_told(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    hook.stopped("default", Remainder(dropped={}, in_flight=0, seconds=1, spilled=7))
+
+    (line,) = [one for one in caplog.records if one.levelno >= logging.INFO]
+    assert line.levelno == logging.INFO
+    assert "left 7 messages in the table of spilled ones" in line.getMessage()
+    assert line.gomq_spilled == 7  # type: ignore[attr-defined]
+
+
 def test_what_was_held_back_is_told_at_the_stop(
     hook: LogHook, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -213,6 +262,21 @@ def test_asking_for_another_time_is_no_warning(
     retry(hook, None)
 
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
+
+
+def test_asking_for_ever_for_another_time_is_a_warning_at_each_doubling(
+    hook: LogHook, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for times in range(1, 70):
+        outcome = RetryAfter(9.0, None, times=times)
+        hook.retrying("default", "audit", MESSAGE, 1, outcome)
+        clock.now += 9.0
+
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [extras(record)["times"] for record in warnings] == [16, 32, 64]
+    assert "asks for a message of a again for the 16th time" in warnings[0].getMessage()
+    assert "raise Reject" in warnings[0].getMessage()
+    assert extras(warnings[0])["message_id"] == MESSAGE.id
 
 
 def test_a_dead_letter_is_an_error_with_its_traceback(
@@ -278,10 +342,55 @@ def test_the_last_words_are_one_warning_with_counts_by_type(
     [record] = caplog.records
     assert (record.name, record.levelname) == ("gomq.bus", "WARNING")
     assert record.getMessage() == (
-        "Broker default stopped in 10.0 s and left 7 undelivered, 1 in work: a: 3, b: 4"
+        "Broker default stopped in 10.0 s and "
+        "left 7 undelivered (a: 3, b: 4), 1 in work"
     )
     assert extras(record)["left"] == {"a": 3, "b": 4}
     assert extras(record)["count"] == 7
+
+
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [
+        ({"in_flight": 1}, "left 1 in work"),
+        ({"dropped": {"a": 2}}, "left 2 undelivered (a: 2)"),
+        ({"unsettled": 3}, "left 3 that the server was not told of"),
+    ],
+)
+def test_the_last_words_speak_of_nothing_that_was_not_left(
+    hook: LogHook, caplog: pytest.LogCaptureFixture, left: Any, text: str
+) -> None:
+    nothing: Any = {"dropped": {}, "in_flight": 0, "seconds": 1.0}
+
+    hook.stopped("default", Remainder(**{**nothing, **left}))
+
+    assert caplog.messages[0].endswith(f"stopped in 1.0 s and {text}")
+
+
+def test_the_last_words_name_the_tasks_that_were_given_up(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = ["send", "later", "send"]
+    hook.stopped(
+        "default", Remainder(dropped={}, in_flight=0, seconds=1, background=tasks)
+    )
+
+    [record] = caplog.records
+    assert record.getMessage().endswith(
+        "and left 3 tasks that async handlers had started (send: 2, later: 1)"
+    )
+    assert extras(record)["tasks"] == {"send": 2, "later": 1}
+
+
+def test_the_last_words_list_no_more_than_ten_names(
+    hook: LogHook, caplog: pytest.LogCaptureFixture
+) -> None:
+    dropped = {f"a.b{number}": 1 for number in range(500)}
+    hook.stopped("default", Remainder(dropped=dropped, in_flight=0, seconds=1))
+
+    text = caplog.records[0].getMessage()
+    assert text.endswith("a.b9: 1, and 490 more)")
+    assert "left 500 undelivered" in text
 
 
 def test_a_clean_stop_warns_of_nothing(
@@ -369,7 +478,7 @@ def test_a_running_bus_tells_its_attempts_and_its_loss(
 def test_the_payload_is_never_logged(
     make_broker: MakeBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(messages: Sequence[Message[Any]]) -> None:
+    def fail(message: Any) -> None:
         raise ValueError
 
     def postpone(message: object) -> None:
@@ -419,15 +528,74 @@ def test_no_count_is_lost_between_threads() -> None:
     assert sum(told) + sum(limiter.take_pending("default").values()) == 40_000
 
 
+def told_of(limiter: Limiter, numbers: range, kind: str = "retrying") -> list[int]:
+    """Have it hear of one error of each of so many classes."""
+    subjects = (
+        Subject(kind, "default", "a", "audit", f"Error{number}") for number in numbers
+    )
+    return [count for count in map(limiter.admit, subjects) if count]
+
+
+def test_lines_about_one_consumer_are_bounded_whatever_its_errors_are(
+    clock: Clock,
+) -> None:
+    limiter = Limiter(clock=clock)
+
+    told = told_of(limiter, range(100))
+    at_once = len(told), len(told_of(limiter, range(100)))
+    clock.now += 10.0
+    later = told_of(limiter, range(100, 200))
+
+    assert at_once == (MAX_LINES + 1, 0)
+    assert len(later) == MAX_LINES + 1
+    pending = limiter.take_pending("default")
+    assert sum(told) + sum(later) + sum(pending.values()) == 300
+
+
+def test_known_subjects_share_the_lines_of_their_consumer(clock: Clock) -> None:
+    limiter = Limiter(clock=clock)
+    for step in range(5):
+        told_of(limiter, range(10 * step, 10 * step + 10))
+        clock.now += 10.0
+
+    told = told_of(limiter, range(50))
+
+    assert len(told) == MAX_LINES
+
+
+def test_what_is_said_of_one_consumer_leaves_others_their_lines(clock: Clock) -> None:
+    limiter = Limiter(clock=clock)
+    told_of(limiter, range(100))
+
+    assert limiter.admit(Subject("retrying", "default", "a", "other", "E")) == 1
+    assert len(told_of(limiter, range(5), kind="dead_lettered")) == 5
+
+
 def test_names_made_from_data_do_not_fill_the_memory(clock: Clock) -> None:
     limiter = Limiter(clock=clock)
 
-    told = sum(
+    for number in range(2 * MAX_SUBJECTS):
         limiter.admit(Subject("refused", "default", f"made.from_{number}"))
-        for number in range(MAX_SUBJECTS + 50)
-    )
+        clock.now += 5.0
 
-    assert told == MAX_SUBJECTS + 1
     assert len(limiter._silences) == MAX_SUBJECTS + 1
-    [other] = limiter.take_pending("default").items()
-    assert other == (Subject("refused", "default", "_other", "", "_other"), 49)
+
+
+def test_the_stop_tells_what_was_held_back_in_few_lines(
+    hook: LogHook, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(30):
+        retry(hook, type(f"E{number}", (Exception,), {})())
+        clock.now += 3.0
+    for number in range(30):
+        for _ in range(1 + number % 3):
+            retry(hook, type(f"E{number}", (Exception,), {})())
+    caplog.clear()
+
+    hook.stopped("default", Remainder(dropped={}, in_flight=0, seconds=0.1))
+
+    lines = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == MAX_LINES + 1
+    assert (
+        lines[-1].getMessage().endswith("_other, event _other, consumer _other, _other")
+    )

@@ -50,6 +50,9 @@ class Gate:
         assert self.open.wait(WAIT_SECONDS)
 
 
+_postponed: set[str] = set()
+
+
 def difficult(message: Message[Any]) -> None:
     """Succeeds, fails, fails once, rejects or asks for another time, by priority."""
     match message.priority, message.attempt:
@@ -57,7 +60,8 @@ def difficult(message: Message[Any]) -> None:
             raise ValueError("fails")
         case 3, _:
             raise Reject("never")
-        case 4, _ if time.time() - message.made < 0.02:
+        case 4, _ if message.id not in _postponed:
+            _postponed.add(message.id)
             raise RetryLater(0.02)
 
 
@@ -183,13 +187,53 @@ def test_gauges_show_what_is_held_now(
     assert page.sum("queue_depth") == 2
     assert page.sum("queue_capacity") == 1000
     assert page.sum("messages_delayed") == 1
+    assert page.values("queue_oldest_age_seconds")[0] > 0
+    assert page.values("channel_fill_ratio") == [1]
+    assert page.values("handler_running_seconds")[0] > 0
+    assert page.values("threads_busy_ratio") == [1 / 3]
     assert page.sum("messages_published_total") == 7
     assert page.sum("threads") == 3
     assert page.sum("threads_busy") == 1
     gate.open.set()
     broker.close(timeout=0)
-    workers[0].stop(timeout=1)
+    workers[0].stop(timeout=WAIT_SECONDS)
     assert Page(registry).sum("threads_busy") == 0
+
+
+def test_a_thread_that_should_run_and_does_not_is_counted(
+    make_broker: MakeBroker,
+    registry: CollectorRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker(threads=3)
+    broker = make_broker(get_worker=lambda: worker)
+    install(lambda: [broker], lambda: worker, registry=registry)
+    broker.start()
+    assert Page(registry).values("threads_missing") == [0, 0, 0, 0]
+
+    monkeypatch.setattr("django_gomq.bus.process.timers.Timers.is_alive", False)
+
+    page = Page(registry)
+    assert page.sum("threads_missing", thread="timers") == 1
+    assert page.sum("threads_missing") == 1
+    worker.stop(timeout=1)
+    assert Page(registry).sum("threads_missing") == 0
+
+
+def test_a_type_with_consumers_has_no_series_of_what_nobody_consumes(
+    broker: Broker, registry: CollectorRegistry
+) -> None:
+    broker.consume("a", do_nothing, name="runs")
+    install(lambda: [broker], registry=registry)
+    with pytest.raises(NoConsumerError):
+        broker.publish(Message(type="b"))
+    publish(broker, "a")
+
+    page = Page(registry)
+
+    assert page.labels("messages_unconsumed_total", "event") == {"_other"}
+    broker.consume("b", do_nothing, name="late")
+    assert Page(registry).sum("messages_unconsumed_total", event="b") == 1
 
 
 def test_a_blocked_event_loop_shows_until_it_goes_on(
@@ -267,7 +311,7 @@ def test_histograms_are_cumulative_and_count_every_attempt(
     for name in ("handler_duration_seconds", "message_wait_seconds"):
         buckets = page.values(f"{name}_bucket")
         assert buckets == sorted(buckets)
-        assert len(buckets) == 8
+        assert len(buckets) == 15
         assert buckets[-1] == page.sum(f"{name}_count") == 50
         assert 0 < page.values(f"{name}_sum")[0] < 50 * WAIT_SECONDS
 
@@ -296,16 +340,17 @@ def test_refusals_are_counted_by_reason(
         for reason in ("queue_full", "timeout", "closed", "not_running")
     }
     assert refused == {"queue_full": 1, "timeout": 0, "closed": 1, "not_running": 0}
-    assert page.sum("messages_unconsumed_total", event="nobody.cares") == 1
+    assert page.sum("messages_unconsumed_total", event="_other") == 1
     assert page.sum("messages_rolled_back_total", event="a") == 1
     assert page.sum("messages_dropped_total", reason=DropReason.SHUTDOWN) == 2
 
 
-def test_names_made_from_data_share_one_label(
-    broker: Broker, registry: CollectorRegistry
+@pytest.mark.parametrize("undeclared", [0, 3, 200])
+def test_names_made_from_data_share_one_label_but_for_so_many(
+    broker: Broker, registry: CollectorRegistry, undeclared: int
 ) -> None:
     broker.consume("made.*", do_nothing, name="all")
-    install(lambda: [broker], registry=registry)
+    install(lambda: [broker], registry=registry, undeclared=undeclared)
     for number in range(250):
         publish(broker, f"made.from_{number}")
     wait_quiet(broker)
@@ -313,10 +358,46 @@ def test_names_made_from_data_share_one_label(
     page = Page(registry)
 
     for name in ("messages_published_total", "messages_processed_total"):
-        assert len(page.labels(name, "event")) == 201
-        assert page.sum(name, event="_other") == 50
+        assert len(page.labels(name, "event")) == undeclared + 1
+        assert page.sum(name, event="_other") == 250 - undeclared
     assert page.sum("messages_processed_total", outcome="success") == 250
     assert page.sum("messages_processed_total", event="_other", outcome="error") == 0
+
+
+def test_what_shares_a_label_adds_up(make_broker: MakeBroker) -> None:
+    broker, registry = make_broker(capacity=2), CollectorRegistry()
+    broker.consume("made.*", do_nothing, name="all", overflow="backpressure")
+    install(lambda: [broker], registry=registry)
+    for event in ("made.a", "made.b"):
+        publish(broker, event)
+        broker.count_rolled_back(event)
+    capacity = Page(registry).sum("queue_capacity", event="_other")
+    broker.close(timeout=0)
+    for event in ("made.a", "made.b"):
+        with pytest.raises(BrokerClosedError):
+            broker.publish(Message(type=event))
+
+    page = Page(registry)
+
+    where = {"event": "_other"}
+    assert page.sum("messages_published_total", **where) == 2
+    assert page.sum("messages_rolled_back_total", **where) == 2
+    assert page.sum("messages_refused_total", reason="closed", **where) == 2
+    assert capacity == 2 * 2
+
+
+def test_a_declared_type_is_a_label_whoever_consumes_it(
+    make_broker: MakeBroker, registry: CollectorRegistry
+) -> None:
+    broker = make_broker(declared=lambda: ["made.known"])
+    broker.consume("made.*", do_nothing, name="all")
+    install(lambda: [broker], registry=registry)
+    publish(broker, "made.known")
+    wait_quiet(broker)
+
+    name = "messages_processed_total"
+
+    assert Page(registry).sum(name, event="made.known", outcome="success") == 1
 
 
 def test_the_dispatcher_counts_as_down_only_where_it_should_run(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Event, Semaphore
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -19,13 +20,14 @@ from django_gomq.observability.metrics.registration import end, flush
 
 from .companions import (
     Companion,
+    fine_page_of,
     kill,
     library_page,
     living,
     page_of,
     run_to_the_end,
 )
-from .live import publish, wait_quiet, wait_until
+from .live import WAIT_SECONDS, publish, wait_quiet, wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork: use POSIX")
 
@@ -75,6 +77,55 @@ def test_the_numbers_of_all_processes_add_up(
     assert page.values("consumer_info", consumer="counts") == [1]
 
 
+def hang(folder: Path, *, waiting: int) -> None:
+    """Be a process whose threads hang: one of them, or both where many wait."""
+    one, entered = Companion(folder), Semaphore(0)
+
+    def never_end(message: object) -> None:
+        entered.release()
+        Event().wait()
+
+    one.broker.consume(
+        "hung.up",
+        never_end,
+        name="hangs",
+        concurrency=min(waiting, 2),
+        capacity=2,
+        overflow="backpressure",
+    )
+    publish(one.broker, "hung.up", waiting)
+    for _ in range(min(waiting, 2)):
+        assert entered.acquire(timeout=WAIT_SECONDS)
+    queue = "hung.up"
+    wait_until(lambda: one.broker.stats().queues[queue].depth == max(0, waiting - 2))
+    assert one.sharing.flush()
+
+
+def test_what_stands_still_in_one_process_shows_as_it_is(
+    tmp_path: Path, companion: Companion
+) -> None:
+    companion.publish(100)
+    with (
+        living(lambda: hang(tmp_path, waiting=5)) as child,
+        living(lambda: hang(tmp_path, waiting=1)),
+    ):
+        page = companion.page()
+        kill(child)
+        after = companion.page()
+
+    assert page.sum("threads") == 6
+    assert page.values("threads_busy_ratio") == [1]
+    assert page.values("channel_fill_ratio", consumer="hangs") == [1]
+    assert page.values("channel_fill_ratio", consumer="counts") == [0]
+    [age] = page.values("queue_oldest_age_seconds", event="hung.up")
+    [running] = page.values("handler_running_seconds", consumer="hangs")
+    assert age > 0
+    assert running > 0
+    assert after.values("threads_busy_ratio") == [0.5]
+    assert after.values("channel_fill_ratio", consumer="hangs") == [0.5]
+    assert after.values("queue_oldest_age_seconds", event="hung.up") == [0]
+
+
 def test_any_endpoint_of_the_client_library_shows_the_same(
     tmp_path: Path, companion: Companion
 ) -> None:
@@ -84,6 +135,35 @@ def test_any_endpoint_of_the_client_library_shows_the_same(
 
     assert len(ours.all) > 80
     assert ours.all == theirs.all
+
+
+def test_the_fine_buckets_of_all_processes_add_up(
+    tmp_path: Path, companion: Companion
+) -> None:
+    companion.publish(1)
+    run_to_the_end(lambda: count_and_end(tmp_path, 20))
+    with living(lambda: count(tmp_path, 300)):
+        fine = fine_page_of(companion.sharing)
+
+    name = "handler_duration_seconds"
+    assert len(fine.values(f"{name}_bucket", consumer="counts")) == 49
+    assert fine.sum(f"{name}_bucket", consumer="counts", le="+Inf") == 321
+    assert fine.sum("messages_published_total") == 321
+    assert len(companion.page().values(f"{name}_bucket", consumer="counts")) == 15
+
+
+def test_fine_buckets_go_with_the_files_that_a_server_removes_at_its_start(
+    tmp_path: Path, companion: Companion
+) -> None:
+    run_to_the_end(lambda: count_and_end(tmp_path, 20))
+    for file in tmp_path.glob("*.db"):
+        file.unlink()
+    companion.publish(3)
+
+    fine = fine_page_of(companion.sharing)
+
+    name = "handler_duration_seconds_bucket"
+    assert fine.sum(name, consumer="counts", le="+Inf") == 3
 
 
 def test_a_killed_process_leaves_its_counts_and_no_depth(
@@ -122,6 +202,33 @@ def test_who_takes_the_slot_of_a_killed_process_says_what_it_left(
     assert page.sum("messages_published_total") == 25
     [record] = caplog.records
     assert "paused: about 5" in record.getMessage()
+
+
+def test_processes_that_ended_without_a_stop_are_counted_once(
+    tmp_path: Path, companion: Companion
+) -> None:
+    companion.publish(1)
+    assert companion.page().sum("processes_killed_total") == 0
+
+    run_to_the_end(lambda: count_and_end(tmp_path, 20))
+    in_order = companion.page()
+    with living(lambda: count(tmp_path, 20)), living(lambda: count(tmp_path, 20)):
+        pass  # killed with what they hold, or with nothing
+    companion.page()
+    with living(lambda: count(tmp_path, 20)):  # takes a slot that one of them had
+        both = companion.page()
+
+    assert in_order.sum("processes_killed_total") == 0
+    assert both.sum("processes_killed_total") == 2
+    assert library_page(tmp_path).sum("processes_killed_total") == 2
+
+
+def test_who_finds_nobody_else_counts_who_had_its_slot(tmp_path: Path) -> None:
+    run_to_the_end(lambda: count(tmp_path, 20))
+
+    with closing(Companion(tmp_path)) as next_one:
+        next_one.publish(1)
+        assert next_one.page().sum("processes_killed_total") == 1
 
 
 def test_a_process_that_ends_in_order_leaves_its_counts_and_no_warning(

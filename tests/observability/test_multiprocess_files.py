@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 import resource
 import signal
 import threading
@@ -15,8 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.utils import floatToGoString
 
+from django_gomq.bus.counts import Histogram, HistogramState
 from django_gomq.observability.metrics import check_directory
+from django_gomq.observability.metrics.collector import IncompleteError
+from django_gomq.observability.metrics.multiprocess import collector as sharing
 from django_gomq.observability.metrics.multiprocess.files import (
     NumberFile,
     Torn,
@@ -29,8 +35,9 @@ from django_gomq.observability.metrics.multiprocess.slots import hold, remove_li
 from django_gomq.observability.metrics.multiprocess.writer import SlotWriter
 
 from .companions import Companion, library_page, run_to_the_end
+from .live import WAIT_SECONDS
 
-BOUNDS = ("0.1", "1.0", "+Inf")
+BOUNDS = (0.1, 1.0)
 
 
 @pytest.fixture
@@ -97,14 +104,12 @@ class _Slot:
     def count(self, event: str, duration: float) -> None:
         self.counts[event] += 1
         self.durations.append(duration)
-        up_to = [sum(one <= float(bound) for one in self.durations) for bound in BOUNDS]
+        histogram = Histogram(BOUNDS)
+        histogram.observe_all(list(self.durations))
         self.writer.published.add_metric(["default", event], self.counts[event])
         self.writer.channel_depth.add_metric(["default", "one"], len(self.durations))
-        self.writer.duration.add_metric(
-            ["default", "one"],
-            list(zip(BOUNDS, up_to, strict=True)),
-            sum(self.durations),
-        )
+        where = ["default", "one"]
+        self.writer.duration.add_state(where, histogram.state(), BOUNDS)
 
 
 @settings(max_examples=60, deadline=None)
@@ -125,8 +130,8 @@ def test_the_sum_of_the_parts_is_the_whole(
                 slots[number].count(*seen)
                 counted[seen[0]] += 1
                 durations.append(seen[1])
-            merger.merge(look(folder).ours, pytest.fail)  # knows what was there before
-        families = merger.merge(look(folder).ours, pytest.fail)
+            merger.merge(look(folder).ours)  # knows what was there before
+        families = merger.merge(look(folder).ours)
         library = library_page(Path(folder)).all
         alive = sum(len(one.durations) for one in slots)
         for one in slots:
@@ -141,11 +146,10 @@ def test_the_sum_of_the_parts_is_the_whole(
     for event, total in counted.items():
         assert samples["gomq_messages_published_total", "default", event] == total
     if durations:
-        for bound in BOUNDS:
-            up_to = sum(one <= float(bound) for one in durations)
-            assert samples["gomq_handler_duration_seconds_bucket", *where, bound] == (
-                up_to
-            )
+        name = "gomq_handler_duration_seconds_bucket"
+        for bound in (*BOUNDS, math.inf):
+            up_to = sum(one <= bound for one in durations)
+            assert samples[name, *where, floatToGoString(bound)] == up_to
         total_time = samples["gomq_handler_duration_seconds_sum", *where]
         assert total_time == pytest.approx(sum(durations))
     if alive:
@@ -166,7 +170,7 @@ def test_series_of_another_version_are_left_out(tmp_path: Path) -> None:
         ):
             cells.append(key, 2.0, 1.0)
 
-    families = Merger().merge(look(str(tmp_path)).ours, pytest.fail).all()
+    families = Merger().merge(look(str(tmp_path)).ours).all()
 
     samples = [one for family in families for one in family.samples]
     assert [one.value for one in samples] == [4.0]
@@ -188,7 +192,7 @@ def test_a_file_that_took_the_place_of_another_is_read_anew(tmp_path: Path) -> N
         with closing(SlotWriter(str(tmp_path), 0)) as writer:
             for number, event in enumerate(events):
                 writer.published.add_metric(["default", event], number + 1)
-        families = merger.merge(look(str(tmp_path)).ours, pytest.fail)
+        families = merger.merge(look(str(tmp_path)).ours)
         for one in tmp_path.iterdir():
             one.unlink()
 
@@ -203,12 +207,13 @@ def test_a_file_that_took_the_place_of_another_is_read_anew(tmp_path: Path) -> N
 def test_buckets_of_before_and_after_a_change_of_settings_add_up(
     tmp_path: Path,
 ) -> None:
-    for slot, bounds in enumerate((("1.0", "+Inf"), ("10.0", "0.5", "+Inf"))):
+    for slot, bounds in enumerate(((1.0,), (0.5, 10.0))):
+        counts = (1,) * (len(bounds) + 1)
         with closing(SlotWriter(str(tmp_path), slot)) as writer:
-            up_to = [(bound, index + 1) for index, bound in enumerate(bounds)]
-            writer.wait.add_metric(["default", "one"], up_to, 1.0)
+            state = HistogramState(bounds, counts, 1.0, {})
+            writer.wait.add_state(["default", "one"], state, bounds)
 
-    families = Merger().merge(look(str(tmp_path)).ours, pytest.fail)
+    families = Merger().merge(look(str(tmp_path)).ours)
 
     [wait] = [one for one in families.all() if one.samples]
     found = {one.labels["le"]: one.value for one in wait.samples if "le" in one.labels}
@@ -241,7 +246,7 @@ def test_a_file_that_holds_nothing_yet_is_no_trouble(
     assert page.sum("telemetry_errors_total") == 0
 
 
-def test_a_torn_file_costs_its_own_numbers_alone_and_is_told(
+def test_a_page_without_the_numbers_of_a_torn_file_is_none_and_names_the_file(
     companion: Companion, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torn = tmp_path / "counter_gomq-7.db"
@@ -249,12 +254,93 @@ def test_a_torn_file_costs_its_own_numbers_alone_and_is_told(
     companion.publish(2)
 
     with caplog.at_level(logging.ERROR, "gomq.metrics"):
-        page, again = companion.page(), companion.page()
+        for _ in range(2):
+            with pytest.raises(IncompleteError, match=re.escape(str(torn))):
+                companion.page()
+    torn.unlink()
+    page = companion.page()
 
     assert page.sum("messages_published_total") == 2
-    assert again.sum("telemetry_errors_total", kind="SharedMetrics") == 1
+    assert page.sum("telemetry_errors_total", kind="SharedMetrics") == 2
     [record] = caplog.records
-    assert str(torn) in record.getMessage()
+    assert record.exc_info
+    assert str(torn) in str(record.exc_info[1])
+
+
+def test_a_page_without_what_others_share_is_none(
+    companion: Companion, tmp_path: Path
+) -> None:
+    torn = tmp_path / "counter_4711.db"
+    torn.write_bytes(b"\xff\0\0\0\0\0\0\0" + b"x" * 300)
+    companion.publish(2)
+
+    with pytest.raises(IncompleteError, match="what others share"):
+        companion.page()
+    torn.unlink()
+
+    assert companion.page().sum("messages_published_total") == 2
+
+
+@pytest.mark.parametrize("kind", ["counter", "histogram", "gauge_livesum"])
+@pytest.mark.parametrize("harm", ["cut", "removed"])
+def test_a_process_whose_file_was_harmed_makes_it_anew_and_counts_nothing_twice(
+    companion: Companion, tmp_path: Path, kind: str, harm: str
+) -> None:
+    companion.publish(5)
+    companion.sharing.flush()
+    file = tmp_path / f"{kind}_gomq-0.db"
+    if harm == "cut":
+        os.truncate(file, 100)
+    else:
+        file.unlink()
+    companion.publish(2)
+
+    page = companion.page()
+
+    assert page.sum("messages_published_total") == 7
+    assert page.sum("handler_duration_seconds_count", consumer="counts") == 7
+    assert page.sum("processes") == 1
+
+
+def test_a_scrape_waits_for_no_lock_of_those_who_write_unless_for_long(
+    companion: Companion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(sharing, "STALE_SECONDS", 60 * WAIT_SECONDS)
+    companion.publish(5)
+    companion.sharing.flush()
+    writes, may_go_on = threading.Event(), threading.Event()
+
+    def write_for_long(out: object, labels: object) -> None:
+        writes.set()
+        assert may_go_on.wait(WAIT_SECONDS)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(companion.collector, "read", write_for_long)
+        writer = threading.Thread(target=companion.sharing.flush)
+        writer.start()
+        assert writes.wait(WAIT_SECONDS)
+
+        page = companion.page()
+        assert companion.sharing.flush(), "another thread is at it"
+        slow.setattr(sharing, "STALE_SECONDS", 0.0)
+        with pytest.raises(IncompleteError, match="another thread"):
+            companion.page()
+
+        may_go_on.set()
+        writer.join(WAIT_SECONDS)
+    assert page.sum("messages_published_total") == 5
+    assert page.sum("telemetry_errors_total", kind="SharedMetrics") == 0
+
+
+def test_a_process_that_never_wrote_shows_no_page_of_the_others(
+    companion: Companion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "LOCK_SECONDS", 0.01)
+    here = companion.sharing._here()
+
+    with here._lock, pytest.raises(IncompleteError, match="another thread"):
+        companion.page()
 
 
 def test_a_slot_with_a_torn_file_is_used_all_the_same(
@@ -303,7 +389,7 @@ def test_scrapes_while_processes_come_and_go_never_fail(
 
 
 @pytest.mark.parametrize("name", ["gone", "file"])
-def test_without_the_directory_a_page_shows_its_process_alone(
+def test_without_the_directory_there_is_no_page(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
@@ -311,13 +397,42 @@ def test_without_the_directory_a_page_shows_its_process_alone(
         alone.publish(3)
         assert not alone.sharing.flush()
 
-        first, second = alone.page(), alone.page()
+        for _ in range(2):
+            with pytest.raises(IncompleteError, match=name):
+                alone.page()
 
-    assert first.sum("messages_published_total") == 3
-    assert first.sum("telemetry_errors_total", kind="SharedMetrics") == 2
-    assert second.sum("telemetry_errors_total", kind="SharedMetrics") == 3
+        assert alone.collector.failures.counts["SharedMetrics"] == 3
     [record] = caplog.records
     assert "PROMETHEUS_MULTIPROC_DIR" in record.getMessage()
+
+
+def test_without_descriptors_there_is_no_page_for_as_long(
+    companion: Companion, tmp_path: Path
+) -> None:
+    count_in_another_process(tmp_path)
+    companion.publish(2)
+    companion.sharing.flush()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        with pytest.raises(IncompleteError, match="Too many open files"):
+            companion.page()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert companion.page().sum("messages_published_total") == 22
+
+
+def count_in_another_process(folder: Path) -> None:
+    def count() -> None:
+        one = Companion(folder)
+        one.publish(20)
+        one.sharing.flush()
+        one.close()
+
+    run_to_the_end(count)
 
 
 def test_a_full_disk_ends_no_process_and_is_counted(tmp_path: Path) -> None:
@@ -329,9 +444,10 @@ def test_a_full_disk_ends_no_process_and_is_counted(tmp_path: Path) -> None:
         for number in range(30):
             one.broker.count_rolled_back(f"event.number_{number}")
             one.broker.consume(f"a.n{number}", print, name=f"consumer.{number}")
-        one.sharing.flush()
-        assert one.page().sum("telemetry_errors_total") > 0
-        assert one.page().sum("messages_rolled_back_total") == 30
+        assert not one.sharing.flush()
+        with pytest.raises(IncompleteError, match="File too large"):
+            one.page()
+        assert one.collector.failures.counts["SharedMetrics"] == 2
 
     run_to_the_end(run)
 

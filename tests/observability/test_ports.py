@@ -7,15 +7,16 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from email.message import Message as Headers
 from typing import Any
 
 import pytest
 
 from django_gomq.observability.metrics import http as module
-from django_gomq.observability.metrics.collector import Failures
+from django_gomq.observability.metrics.collector import Failures, IncompleteError
 from django_gomq.observability.metrics.http import Ports, PortServer
+from django_gomq.observability.metrics.single_flight import Pages
 from tests.ports import free_range
 
 from .companions import fork, kill, living, run_to_the_end
@@ -42,8 +43,10 @@ def make_server(failures: Failures) -> Iterator[MakeServer]:
             **options,
         }
         render = wanted.pop("render", lambda accept: (f"for {accept}".encode(), "x/y"))
+        fine = wanted.pop("fine", render)
         ports = Ports(first=first, last=last, **wanted)
-        made.append(PortServer(ports, render, failures))
+        pages = Pages(render, fine)
+        made.append(PortServer(ports, pages, failures))
         return made[-1]
 
     yield make
@@ -57,10 +60,10 @@ def metrics_threads() -> list[threading.Thread]:
 
 
 def get(
-    port: int | None, method: str = "GET", **headers: str
+    port: int | None, method: str = "GET", *, path: str = "", **headers: str
 ) -> tuple[int, str, Headers]:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/metrics", headers=headers, method=method
+        f"http://127.0.0.1:{port}/metrics{path}", headers=headers, method=method
     )
     try:
         with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:
@@ -171,6 +174,37 @@ def occupied(first: int, last: int) -> Iterator[None]:
         one.close()
 
 
+def test_an_address_of_another_machine_is_told_as_such(
+    make_server: MakeServer, failures: Failures, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = make_server(*free_range(2), address="203.0.113.7")
+
+    with caplog.at_level(logging.ERROR, "gomq.metrics"):
+        server.ensure()
+        wait_until(lambda: failures.counts["Ports"])
+        wait_until(lambda: not metrics_threads())
+
+    [record] = caplog.records
+    assert "203.0.113.7 is no address of this machine" in record.getMessage()
+    assert "PORT_ADDRESS" in record.getMessage()
+
+
+def test_one_port_that_is_taken_asks_for_another(
+    make_server: MakeServer, failures: Failures, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, last = free_range(1)
+    server = make_server(first, last)
+
+    with caplog.at_level(logging.ERROR, "gomq.metrics"), occupied(first, last):
+        server.ensure()
+        wait_until(lambda: failures.counts["Ports"])
+        wait_until(lambda: not metrics_threads())
+
+    [record] = caplog.records
+    assert f"Port {first} of 127.0.0.1 is not to be had" in record.getMessage()
+    assert "name another one" in record.getMessage()
+
+
 def test_a_token_guards_the_port(make_server: MakeServer) -> None:
     server = make_server(*free_range(1), admits=lambda given: given == "Bearer right")
 
@@ -252,6 +286,48 @@ def test_a_child_that_serves_nothing_holds_no_port_of_its_parent(
         kill(grandchild)
         for descriptor in (reader, writer, children, tell):
             os.close(descriptor)
+
+
+def begun_since(before: set[threading.Thread]) -> set[threading.Thread]:
+    return set(threading.enumerate()) - before
+
+
+def test_many_who_keep_silent_have_few_threads_and_hold_nobody_up(
+    make_server: MakeServer,
+) -> None:
+    port = serve(make_server(*free_range(1)))
+    most = module.PageServer.most_connections
+
+    with ExitStack() as silent:
+        before = set(threading.enumerate())
+        for _ in range(5 * most):
+            one = socket.create_connection(("127.0.0.1", port), WAIT_SECONDS)
+            silent.enter_context(closing(one))
+        wait_until(lambda: len(begun_since(before)) >= most)
+        status, _, _ = get(port)
+        threads = len(begun_since(before))
+
+    assert status == 200
+    assert threads <= most + 2, "one that ends lives on for a moment"
+
+
+def test_a_page_that_is_not_whole_is_unavailable(make_server: MakeServer) -> None:
+    def lack(accept: str) -> tuple[bytes, str]:
+        raise IncompleteError("a broker is missing")
+
+    port = serve(make_server(*free_range(1), render=lack))
+
+    status, body, _ = get(port)
+    assert status == 503
+    assert "a broker is missing" in body
+
+
+def test_the_port_has_fine_buckets_for_who_asks(make_server: MakeServer) -> None:
+    port = serve(make_server(*free_range(1), fine=lambda _: (b"fine", "x/y")))
+
+    bodies = [get(port, path=f"?{query}")[1] for query in ("a=1&buckets=fine", "a=1")]
+
+    assert bodies == ["fine", "for "]
 
 
 def test_nobody_who_keeps_silent_holds_the_others_up(make_server: MakeServer) -> None:

@@ -67,6 +67,8 @@ def update_statistics(message: Message[HealthRecordSaved]) -> None:
     assert_type(message.data, HealthRecordSaved)
     assert_type(message.attempt, int)
     assert_type(message.key, str | None)
+    assert_type(message.causation_id, str | None)
+    assert_type(message.correlation_id, str | None)
     if message.data.record_id < 0:
         raise Reject("no such record")
     raise RetryLater(30)
@@ -91,7 +93,61 @@ class HealthConsumer:
 assert_type(audit([]), int)
 assert_type(HealthConsumer(), HealthConsumer)
 update_statistics("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-consumer("page.viewed", nmae="x")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+consumer("page.viewed", nmae="x")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+# Handlers take what the consumer hands them.
+
+
+@consumer(HealthRecordMoved, PageViewed, name="health.either")
+def either(message: Message[HealthRecordMoved | PageViewed]) -> None: ...
+
+
+@consumer(HealthRecordMoved, name="health.base")
+def on_base(message: Message[HealthRecordSaved]) -> None: ...
+
+
+@consumer(HealthRecordSaved, name="health.any.event")
+def on_any_event(message: Message[Event]) -> None: ...
+
+
+@consumer(HealthRecordSaved, name="health.many", batch=10)
+def many(messages: list[Message[HealthRecordSaved]]) -> None: ...
+
+
+@consumer("page.viewed", "page.left", name="pages.object")
+class OnPages:
+    async def handle(self, message: object) -> None: ...
+
+
+assert_type(OnPages(), OnPages)
+consumer("page.viewed", name="pages.bound")(OnPages().handle)
+consumer("page.viewed", name="pages.made")(OnPages())
+
+
+class Handles:
+    """Nothing that it could."""
+
+
+def of_one(message: Message[Any]) -> None: ...
+def of_page(message: Message[PageViewed]) -> None: ...
+def of_pages(messages: list[Message[PageViewed]]) -> None: ...
+def of_none() -> None: ...
+def of_two(message: Message[Any], other: int) -> None: ...
+
+
+consumer(PageViewed)(of_page)
+consumer(PageViewed, batch=5)(of_pages)
+consumer(HealthRecordSaved)(of_page)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+consumer(PageViewed)(of_pages)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+consumer(PageViewed, batch=5)(of_page)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+consumer("page.viewed", batch=5)(of_one)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+consumer("page.viewed")(of_pages)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+consumer("page.viewed")(of_none)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+consumer("page.viewed")(of_two)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+consumer("page.viewed")(Handles)  # type: ignore[type-var]  # pyright: ignore[reportCallIssue, reportArgumentType]
+consumer(["page.viewed"])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+consumer(of_one)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 # --- Emit: an event, or a type and its data.
@@ -121,7 +177,11 @@ def describe_order(sender: object, **details: Any) -> dict[str, Any]:
 
 
 emit_model_events("health.HealthRecord", created="health.record.created")
-emit_on_signal(order_paid, "shop.order.paid", data=describe_order)
+emit_on_signal(order_paid, "shop.order.paid", data=describe_order, priority=7)
+emit_model_events(
+    "health.HealthRecord",
+    create="health.record.created",  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+)
 
 
 # --- One level down.
