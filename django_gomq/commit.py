@@ -77,19 +77,18 @@ class CommitBuffer:
         """
         self.is_flushed = True
         try:
-            self._publish_twice()
+            # Not a function of its own: what a signal handler raises where a function
+            # begins, none of its own try statements catches.
+            try:
+                self._publish_all(may_wait=True)
+            except BaseException:  # a refusal, or a signal handler's
+                self._publish_all(may_wait=False)
+                raise
         except PublishError as error:
             if not self.raises:
                 raise
             error.add_note("The transaction is committed.")
             self.refusal = error
-
-    def _publish_twice(self) -> None:
-        try:
-            self._publish_all(may_wait=True)
-        except BaseException:  # a refusal, or a signal handler's
-            self._publish_all(may_wait=False)
-            raise
 
     def _publish_all(self, *, may_wait: bool) -> None:
         pending = self._pending
