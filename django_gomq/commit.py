@@ -49,7 +49,7 @@ class CommitBuffer:
         self.place = 0
         """Where it stands in ``run_on_commit``, or stood before a rollback."""
         self.raises = False
-        """Whether the commit asks for ``refusal`` once all callbacks have run."""
+        """Whether ``refusal`` is to come out of the commit."""
         self.refusal: PublishError | None = None
         self._pending: list[PendingBatch] = []
         self._savepoints: list[int] = []  # how many had begun at each
@@ -70,7 +70,7 @@ class CommitBuffer:
             _roll_back(cut)
         return False
 
-    def flush(self) -> None:
+    def flush(self, *, may_wait: bool = True) -> None:
         """Publish everything, one batch for each run of one publish function.
 
         What is raised meanwhile keeps nothing back: the commit stands.
@@ -80,7 +80,7 @@ class CommitBuffer:
             # Not a function of its own: what a signal handler raises where a function
             # begins, none of its own try statements catches.
             try:
-                self._publish_all(may_wait=True)
+                self._publish_all(may_wait=may_wait)
             except BaseException:  # a refusal, or a signal handler's
                 self._publish_all(may_wait=False)
                 raise
@@ -180,33 +180,49 @@ def _add(connection: BaseDatabaseWrapper, pending: PendingBatch) -> None:
     if buffer is None:
         buffer = CommitBuffer()
         buffer.place = len(connection.run_on_commit)
+        if connection not in _buffers:
+            _watch_callbacks(connection)
         _buffers[connection] = weakref.ref(buffer)
         entry: Any = (buffer, buffer.flush, True)
         connection.run_on_commit.append(entry)
-    if pending.raises and not buffer.raises:
-        _raise_after_callbacks(connection, buffer)
+    buffer.raises = buffer.raises or pending.raises
     buffer.add(pending, connection.savepoint_state)
 
 
-def _raise_after_callbacks(connection: Any, buffer: CommitBuffer) -> None:
-    """Have the commit raise the buffer's refusal when all its callbacks have run.
+def _watch_callbacks(connection: Any) -> None:
+    """Have commits flush their buffers whatever others' callbacks raise.
 
-    Where a callback of Django's raises, those behind it never run: they belong to
-    others. Of a rollback nothing stays behind but the function, which does nothing.
+    Where a callback raises, Django forgets those behind it. The buffer's own, which
+    must not do that to others, raises nothing: its refusal comes out when all have
+    run. Stays on the connection for good.
     """
-    buffer.raises = True
-    held_by = weakref.ref(buffer)
     of: Callable[[], Any] = weakref.ref(connection)  # no circle
+    others = vars(connection).get("run_and_clear_commit_hooks")
 
     def run_and_clear_commit_hooks() -> None:
-        held, owner = held_by(), of()
-        # Not the method of the class: this function, which stood before it.
-        del owner.run_and_clear_commit_hooks
-        owner.run_and_clear_commit_hooks()
-        if held is not None and held.refusal is not None:
-            raise held.refusal
+        owner, held = of(), list[CommitBuffer]()
+        try:
+            entries = owner.run_on_commit
+            held = [entry[0] for entry in entries if type(entry[0]) is CommitBuffer]
+            if others is None:
+                type(owner).run_and_clear_commit_hooks(owner)
+            else:
+                others()
+        except BaseException as error:
+            _flush_late(held, may_wait=isinstance(error, Exception))
+            raise
+        _flush_late(held, may_wait=True)  # what was interrupted as it began
+        for buffer in held:
+            if buffer.refusal is not None:
+                raise buffer.refusal
 
     connection.run_and_clear_commit_hooks = run_and_clear_commit_hooks
+
+
+def _flush_late(buffers: Sequence[CommitBuffer], *, may_wait: bool) -> None:
+    for buffer in buffers:
+        if not buffer.is_flushed:
+            buffer.flush(may_wait=may_wait)
 
 
 def _find_buffer(connection: BaseDatabaseWrapper) -> CommitBuffer | None:

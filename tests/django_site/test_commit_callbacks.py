@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 from django.test import TestCase
 
-from django_gomq import Message, PublishError, capturing, emit, get_broker, outgoing
+from django_gomq import (
+    Message,
+    PublishError,
+    Receipt,
+    capturing,
+    emit,
+    get_broker,
+    outgoing,
+)
 from django_gomq.bus.broker import Broker
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Seen, Undo, fill, hold, listen, wait_quiet
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
 
 @pytest.fixture
@@ -20,6 +30,10 @@ def seen(live_site: UseSite) -> Seen:
     seen = listen("page.viewed")
     live_site()
     return seen
+
+
+def fail() -> None:
+    raise Undo
 
 
 def test_an_emit_in_a_callback_is_published_at_once(seen: Seen) -> None:
@@ -99,6 +113,72 @@ def test_a_failing_callback_of_others_that_is_robust_does_not_stop_the_flush(
         emit("page.viewed", 1)
 
     seen.wait_for(1)
+
+
+def test_a_callback_of_others_that_raises_keeps_back_no_event_behind_it(
+    seen: Seen,
+) -> None:
+    with pytest.raises(Undo), transaction.atomic():
+        transaction.on_commit(fail)
+        receipts = [emit("page.viewed", number) for number in range(2)]
+
+    seen.wait_for(2)
+    assert [receipt.state for receipt in receipts] == ["accepted", "accepted"]
+    assert get_broker().stats().queues["page.viewed"].rolled_back == 0
+
+
+def test_nor_does_one_that_ends_the_thread_which_waits_for_no_room_then(
+    live_site: UseSite,
+) -> None:
+    held = hold("page.viewed")
+    live_site(BROKERS={"default": {"OPTIONS": {"capacity": 2}}}, FLUSH_TIMEOUT=1000)
+    fill("page.viewed", held, 1)
+
+    with pytest.raises(SystemExit), transaction.atomic():
+        transaction.on_commit(sys.exit)
+        receipts = [emit("page.viewed", number) for number in range(2)]
+
+    held.release.set()
+    wait_quiet()
+    assert [receipt.reason or receipt.state for receipt in receipts] == [
+        "accepted",
+        "queue_full",
+    ]
+
+
+def test_of_two_databases_either_may_have_a_callback_that_raises(seen: Seen) -> None:
+    receipts: list[Receipt] = []
+
+    for failing in ("default", "other"):
+        with (
+            suppress(Undo),
+            transaction.atomic(),
+            suppress(Undo),
+            transaction.atomic(using="other"),
+        ):
+            transaction.on_commit(fail, using=failing)
+            receipts.append(emit("page.viewed", failing))
+
+    seen.wait_for(2)
+    assert [receipt.state for receipt in receipts] == ["accepted", "accepted"]
+
+
+def test_what_was_rolled_back_is_published_by_no_callback_of_a_later_commit(
+    seen: Seen,
+) -> None:
+    with pytest.raises(Undo), transaction.atomic():
+        receipt = emit("page.viewed", "lost")
+        kept = connection.run_on_commit[-1]  # as a traceback would
+        raise Undo
+    with pytest.raises(Undo), transaction.atomic():
+        transaction.on_commit(fail)
+    with pytest.raises(Undo), transaction.atomic():
+        transaction.on_commit(fail)
+        emit("page.viewed", 1)
+
+    seen.wait_for(1)
+    assert seen.data == [1]
+    assert (kept is not None, receipt.state) == (True, "pending")
 
 
 def test_one_transaction_is_one_callback_and_one_batch(

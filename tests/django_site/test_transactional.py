@@ -84,6 +84,23 @@ def test_what_is_rolled_back_never_existed(live_site: UseSite) -> None:
     assert (numbers.rolled_back, numbers.published) == (1, 0)
 
 
+def test_what_is_committed_is_accepted_though_a_callback_of_others_raises(
+    live_site: UseSite,
+) -> None:
+    live_site(BROKERS=READS_NOTHING)
+
+    def fail() -> None:
+        raise Undo
+
+    with pytest.raises(Undo), transaction.atomic():
+        transaction.on_commit(fail)
+        receipt = emit("page.viewed", 1)
+
+    numbers = get_broker().stats().queues["page.viewed"]
+    assert receipt.state == "accepted"
+    assert (numbers.rolled_back, numbers.published) == (0, 1)
+
+
 def test_a_savepoint_takes_its_rows_and_receipts_back(live_site: UseSite) -> None:
     live_site(BROKERS=READS_NOTHING)
 
