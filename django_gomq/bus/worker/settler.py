@@ -79,8 +79,9 @@ class Holder(Protocol):
 class Settler:
     """Ends deliveries of one subscription, many at a time; thread-safe.
 
-    Counts come before permits, so that a reader of both sees a message twice for a
-    moment, and never not at all; permits and wake-ups come before any observer.
+    Counts and dead letters come before permits: a reader of both sees a message twice
+    for a moment, and never not at all, and who waited for the end finds the letter.
+    Permits and wake-ups come before any observer.
     """
 
     def __init__(
@@ -131,13 +132,13 @@ class Settler:
             self._count_done(results.done)
             for delivery, outcome in results.ended:
                 self._count_ended(delivery, outcome)
+        for letter in letters:
+            if letter is not None:
+                self._keep(letter)
         finished = [*results.done, *(delivery for delivery, _ in over)]
         self._subscription.finish(finished, len(finished))
         for delivery, outcome in again:
             self._retry_here(delivery, outcome)
-        for letter in letters:
-            if letter is not None:
-                self._keep(letter)
         self._report(results.ended)
 
     def _settle_later(self, results: Results, batcher: Batcher) -> None:
@@ -203,11 +204,11 @@ class Settler:
                     self._count_ended(settled.delivery, settled.outcome)
         assert self._holder is not None  # noqa: S101 - who tells a server has one
         self._holder.let_go(deliveries)
-        # What was never started holds no key.
-        subscription.finish(deliveries if is_started else (), len(deliveries))
         for settled in done:
             if settled.dead_letter is not None and self._keeps_here:
                 self._keep(settled.dead_letter)
+        # What was never started holds no key.
+        subscription.finish(deliveries if is_started else (), len(deliveries))
         self._report(
             [
                 (settled.delivery, settled.outcome)
