@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Final
 
 from django_gomq.bus.backend import Reader
@@ -35,6 +36,7 @@ class Drain:
         self._hooks = hooks
         self._subscriptions: tuple[Subscription, ...] = ()
         self._latest = math.inf
+        self._lock = Lock()
 
     def add(self, subscription: Subscription) -> None:
         """Wait for what this subscription holds, too."""
@@ -62,7 +64,8 @@ class Drain:
 
     def hurry(self, latest: float) -> None:
         """Have whoever waits end by then, by ``Clock.monotonic()``."""
-        self._latest = min(latest, self._latest)
+        with self._lock:
+            self._latest = min(latest, self._latest)
 
     def relax(self) -> None:
         """Let whoever waits take its own time again."""
