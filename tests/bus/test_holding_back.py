@@ -163,6 +163,33 @@ def test_once_nobody_waits_any_more_the_overflow_decides_again(
     wait_until(lambda: sum(broker.stats().consumers["held"].dropped.values()) == 2)
 
 
+@pytest.mark.parametrize("priorities", [(5, 5), (5, 9)])
+def test_a_dispatcher_that_takes_what_comes_as_it_looks_drops_nothing_of_it(
+    make_broker: MakeBroker, priorities: tuple[int, int]
+) -> None:
+    broker = make_broker(may_wait=lambda: False)
+    broker.consume("a.b", print, name="back", overflow="backpressure", capacity=1)
+    gate = hold_one(broker, capacity=1)
+    wait_until(lambda: broker.stats().consumers["back"].succeeded)
+    backend: Any = broker._current_runtime().backend
+    queue = backend._queues.by_type["a.b"]
+    take, first, second = queue.take_into, *priorities
+
+    def publish_and_take(batch: Any, most: int) -> Any:
+        queue.take_into = take
+        broker.publish(Message("a.b", priority=second), timeout=LONG)
+        return take(batch, most)
+
+    queue.take_into = publish_and_take
+    broker.publish(Message("a.b", priority=first))
+    wait_until(lambda: queue.take_into is take)
+    gate.set()
+
+    wait_until_settled(broker)
+    stats = broker.stats().consumers
+    assert {name: stats[name].succeeded for name in stats} == {"held": 3, "back": 3}
+
+
 def test_who_is_in_a_hurry_leaves_it_to_the_overflow(make_broker: MakeBroker) -> None:
     broker = make_broker(capacity=3, may_wait=lambda: False)
     gate = hold_one(broker, capacity=1)

@@ -224,19 +224,36 @@ class Dispatcher:
             queue.scheduled = False
         self.run_errands()
         recipients = queue.recipients  # once: somebody may join at any moment
-        wanted = BATCH
-        if queue.holds:
+        wanted, holds = BATCH, queue.holds
+        if holds:
             recipients = recipients.held_back()
         if recipients.blocking:
             wanted = self._reserve(queue, recipients, min(len(queue), BATCH))
         if wanted:
             # A message is its own first delivery, so this is a chunk already.
             batch = queue.take_into(cast("list[Message[Any]]", Chunk()), wanted)
+            if queue.holds and not holds:
+                # Who may wait has said so meanwhile, before the put.
+                self._put_back(queue, recipients, batch, wanted)
+                return
             self._under_way = queue, len(batch)
             self._handing = self._plan(queue, recipients, batch, wanted)
             self._finish()
         if queue.holds and not queue.held:
             self._end_hold(queue)
+
+    def _put_back(
+        self,
+        queue: EventQueue,
+        recipients: Recipients,
+        batch: Sequence[Message[Any]],
+        reserved: int,
+    ) -> None:
+        """Begin anew with what was taken, as some of it is not to be dropped."""
+        queue.put_back(batch)
+        for subscription in recipients.blocking:
+            subscription.inlet.return_permits(reserved)
+        self.schedule(queue)
 
     def _end_hold(self, queue: EventQueue) -> None:
         # In this order: who may wait takes a permit first, and then says so.

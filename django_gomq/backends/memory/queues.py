@@ -105,6 +105,13 @@ class EventQueue(PublishBuffer[Message[Any]]):
         with self._lock:
             self.delayed += change
 
+    def put_back(self, batch: Sequence[Message[Any]]) -> None:
+        """Put what was just taken where it was."""
+        with self._lock:
+            for message in reversed(batch):
+                self.levels[message.priority].appendleft(message)
+            self._out -= len(batch)
+
     def end_dispatch(self, count: int) -> None:
         """Count messages that were handed on, and give their permits back."""
         with self._lock:
