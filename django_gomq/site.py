@@ -250,7 +250,9 @@ class Site:
         return not self._has_work(math.inf)
 
     def _has_work(self, seconds: float) -> bool:
-        return any(broker.has_work(seconds) for broker in self.brokers.values())
+        # Twice: a handler of one may emit into another that was asked before.
+        brokers = [*self.brokers.values()] * 2
+        return any(broker.has_work(seconds) for broker in brokers)
 
     def close(
         self, timeout: float | timedelta | None = None, tell: Tell | None = None

@@ -10,7 +10,7 @@ from typing import Final
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.process.clock import Clock
-from django_gomq.bus.stats import BrokerStats
+from django_gomq.bus.stats import BrokerStats, QueueStats
 from django_gomq.capturing import LIVE, captures, is_forced, is_in_test_case
 from django_gomq.outgoing import NEVER_COMMITS
 from django_gomq.site import brokers, renew
@@ -42,10 +42,10 @@ def _left() -> list[str]:
     found = []
     for alias, broker in brokers.items():
         if broker.is_started:
-            lines = list(_of_broker(broker.stats()))
+            lines = _of_process(broker)
             if not lines and broker.capabilities.settles:
                 # What was fetched between two looks is seen by the third.
-                lines = list(_of_server(broker)) or list(_of_broker(broker.stats()))
+                lines = list(_of_server(broker)) or _of_process(broker)
             found += [
                 f"{alias}: {line}" if len(brokers) > 1 else line for line in lines
             ]
@@ -68,7 +68,20 @@ def _of_server(broker: Broker) -> Iterator[str]:
             yield from _line(consumer.name, parts)
 
 
-def _of_broker(stats: BrokerStats) -> Iterator[str]:
+def _of_process(broker: Broker) -> list[str]:
+    """Return what this process has."""
+    before, after = broker.stats(), broker.stats()
+    if found := [*_of_stats(before)] or [*_of_stats(after)]:
+        return found
+    # A handler may have emitted, and ended, between two looks of the first.
+    return [
+        f"{event} was published just now"
+        for event, queue in after.queues.items()
+        if queue.published != before.queues.get(event, QueueStats()).published
+    ]
+
+
+def _of_stats(stats: BrokerStats) -> Iterator[str]:
     for event, queue in stats.queues.items():
         waiting = queue.published - queue.dispatched - queue.delayed
         parts = {"in the queue": waiting, "delayed": queue.delayed}

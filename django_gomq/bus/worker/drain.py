@@ -51,6 +51,20 @@ class Drain:
 
     def has_work(self, seconds: float = math.inf) -> bool:
         """Whether something could still be finished in that time; asks no server."""
+        before = self._count_dispatched()
+        if self._sees_work(seconds):
+            return True
+        # A handler may have emitted, and ended, between two of our looks.
+        return self._reader.pending(seconds) > 0 or self._count_dispatched() != before
+
+    def _count_dispatched(self) -> int:
+        count = 0
+        for subscription in self._subscriptions:
+            with subscription.counts.lock:
+                count += sum(subscription.counts.dispatched.values())
+        return count
+
+    def _sees_work(self, seconds: float) -> bool:
         if self._reader.pending(seconds) > 0:
             return True
         for subscription in self._subscriptions:
