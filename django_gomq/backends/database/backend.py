@@ -110,9 +110,10 @@ class DatabaseBackend(Backend):
             replay=True,
         )
         self.database = self._using = using
-        self._lease, self._history, self._outcomes = lease, history, outcomes
+        self._lease, self._history = lease, history
         self._answer_timeout = seconds
         self._reading, self._settling = two_connections(using, seconds)
+        self._settler = settling.Settling(self._settling, keeps_outcomes=outcomes)
         self._dialect = self._reading.dialect
         self._pruning = upkeep.Pruning(history)
         self._position = outbox.Position()
@@ -375,11 +376,7 @@ class DatabaseBackend(Backend):
     # ------------------------------------------------------------ settling
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
-        answers = self._settling.run(
-            lambda cursor: settling.settle(
-                cursor, self._dialect, settlements, keeps_outcomes=self._outcomes
-            )
-        )
+        answers = self._settler.settle(settlements)
         if any(settlement.delivery.deliveries > 1 for settlement in settlements):
             self._woken.set()  # the next suspect may come
         return answers

@@ -188,6 +188,7 @@ class OwnConnection:
         self._limit = Limit(seconds)
         self._lock = RLock()
         self._wrapper: BaseDatabaseWrapper | None = None
+        self._is_left = False
         self._process = current()
         register(self)
         if self.dialect.has_one_writer:
@@ -278,6 +279,8 @@ class OwnConnection:
             except BaseException:
                 self.close()  # rolls back, and the next call has a whole one
                 raise
+            if self._is_left:
+                self.close()
 
     @contextmanager
     def _taken(self, patience: float | None) -> Iterator[None]:
@@ -300,8 +303,9 @@ class OwnConnection:
         """Close it; idempotent.
 
         Waits for other threads; with ``patience`` up to so many seconds, and then
-        leaves it to them.
+        leaves it to them: each call closes it at its end from then on.
         """
+        self._is_left = self._is_left or patience is not None
         with suppress(OperationalError), self._taken(patience):
             wrapper, self._wrapper = self._wrapper, None
             if wrapper is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
 from django.db.backends.utils import CursorWrapper
@@ -13,7 +13,7 @@ from django_gomq.bus.backend import Settled, Settlement
 from django_gomq.bus.delivery import Ack, DeadLettered, Delivery, RetryAfter
 
 from . import dead_letters, outcomes
-from .connection import Dialect
+from .connection import Dialect, OwnConnection
 from .rows import READY, SCHEDULED, SUSPECT, Token, among, token_of
 
 _OURS: Final = "WHERE event_id = %s AND consumer_id = %s AND lease = %s"
@@ -22,27 +22,54 @@ _AGAIN: Final = f"CASE WHEN deaths > 0 THEN {SUSPECT} ELSE {READY} END"
 _FREE: Final = f"UPDATE gomq_delivery SET state = {_AGAIN}, lease = NULL"
 
 
-def settle(
-    cursor: CursorWrapper,
-    dialect: Dialect,
-    settlements: Sequence[Settlement],
-    *,
-    keeps_outcomes: bool,
-) -> list[Settled]:
-    """End these deliveries; those whose lease is gone are left as they are.
+class Settling:
+    """Settles what one process holds; thread-safe."""
 
-    With ``keeps_outcomes`` a row tells how each ended, until its event is pruned.
-    """
-    answers = _settle(cursor, dialect, settlements)
-    if keeps_outcomes:
-        pairs = zip(settlements, answers, strict=True)
-        ended = [settlement for settlement, told in pairs if told is Settled.DONE]
-        outcomes.keep(cursor, dialect, ended)
-    return answers
+    def __init__(self, connection: OwnConnection, *, keeps_outcomes: bool) -> None:
+        """``keeps_outcomes``: a row tells how each ended, until its event is pruned."""
+        self._connection = connection
+        self._keeps_outcomes = keeps_outcomes
+        self._unsure: set[Token] = set()
+        """Whose end was committed, perhaps: no answer came."""
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """End these deliveries; those whose lease is gone are left as they are.
+
+        Blocks; raises what the database raises.
+        """
+        answers: list[Settled] = []
+
+        def step(cursor: CursorWrapper) -> None:
+            answers[:] = self._settle(cursor, settlements)
+
+        try:
+            self._connection.run(step)
+        except BaseException:
+            if answers:  # so it was the commit
+                self._unsure.update(token_of(each.delivery) for each in settlements)
+            raise
+        if self._unsure:
+            tokens = [token_of(each.delivery) for each in settlements]
+            self._unsure.difference_update(tokens)
+        return answers
+
+    def _settle(
+        self, cursor: CursorWrapper, settlements: Sequence[Settlement]
+    ) -> list[Settled]:
+        dialect = self._connection.dialect
+        answers = _settle(cursor, dialect, settlements, self._unsure)
+        if self._keeps_outcomes:
+            pairs = zip(settlements, answers, strict=True)
+            ended = [settlement for settlement, told in pairs if told is Settled.DONE]
+            outcomes.keep(cursor, dialect, ended)
+        return answers
 
 
 def _settle(
-    cursor: CursorWrapper, dialect: Dialect, settlements: Sequence[Settlement]
+    cursor: CursorWrapper,
+    dialect: Dialect,
+    settlements: Sequence[Settlement],
+    unsure: Container[Token],
 ) -> list[Settled]:
     if settlements and all(isinstance(each.outcome, Ack) for each in settlements):
         acked = [each.delivery for each in settlements]
@@ -50,7 +77,9 @@ def _settle(
             return [Settled.DONE] * len(acked)
         cursor.execute("ROLLBACK")  # some are not ours: ask of each
         cursor.execute(dialect.begin)
-    return [_settle_one(cursor, dialect, settlement) for settlement in settlements]
+    return [
+        _settle_one(cursor, dialect, settlement, unsure) for settlement in settlements
+    ]
 
 
 def _on_all(cursor: CursorWrapper, change: str, deliveries: Iterable[Delivery]) -> int:
@@ -75,7 +104,10 @@ def _values(delivery: Delivery) -> tuple[int, int, int]:
 
 
 def _settle_one(
-    cursor: CursorWrapper, dialect: Dialect, settlement: Settlement
+    cursor: CursorWrapper,
+    dialect: Dialect,
+    settlement: Settlement,
+    unsure: Container[Token],
 ) -> Settled:
     values = _values(settlement.delivery)
     first_failed: float | None = None
@@ -95,11 +127,28 @@ def _settle_one(
         case _:
             cursor.execute(_DELETE, values)
     if cursor.rowcount != 1:
-        return Settled.LOST_LEASE
+        is_unsure = token_of(settlement.delivery) in unsure
+        is_done = is_unsure and _is_as_told(cursor, settlement)
+        return Settled.DONE if is_done else Settled.LOST_LEASE
     if settlement.dead_letter is not None:
         letter = settlement.dead_letter
         dead_letters.keep(cursor, dialect, values[0], letter, first_failed)
     return Settled.DONE
+
+
+def _is_as_told(cursor: CursorWrapper, settlement: Settlement) -> bool:
+    """Whether the row is, or is gone, as this settlement leaves it."""
+    event, consumer, _ = _values(settlement.delivery)
+    cursor.execute(
+        "SELECT state, attempt FROM gomq_delivery "
+        "WHERE event_id = %s AND consumer_id = %s",
+        (event, consumer),
+    )
+    row = cursor.fetchone()
+    if row is None or not isinstance(settlement.outcome, RetryAfter):
+        return row is None
+    # The retry may have been given to somebody since.
+    return bool(row[0] == SCHEDULED or row[1] > settlement.delivery.attempt)
 
 
 def _failed(dialect: Dialect) -> str:
