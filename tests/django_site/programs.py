@@ -15,6 +15,12 @@ from typing import Final
 from tests.django_site.waiting import SECONDS, wait_until
 
 ROOT: Final = Path(__file__).parents[2]
+FLUSH_LONGER: Final = """
+from django_gomq.bus.process.housekeeping import Housekeeping
+flush = Housekeeping.flush
+Housekeeping.flush = lambda self, timeout: flush(self, 60.0)
+"""
+"""For a program: a stop waits a second for its lines, which a busy machine may need."""
 _LISTENING = re.compile(r"Listening at: (http://127\.0\.0\.1:\d+)")
 
 

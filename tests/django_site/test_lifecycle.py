@@ -114,15 +114,18 @@ def test_close_counts_and_logs_what_is_left(
         emit("page.viewed", number)
     assert held.entered.wait(SECONDS)
 
+    def lines() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == "gomq.bus"]
+
     with caplog.at_level(logging.WARNING):
         site.close()
+        wait_until(lines, "the line")
 
     stats = site.brokers["default"].stats().consumers["held"]
     held.release.set()
     assert sum(stats.dropped.values()) == 3
-    lines = [one for one in caplog.records if one.name == "gomq.bus"]
-    assert len(lines) == 1
-    assert "page.viewed" in lines[0].getMessage()
+    [line] = lines()
+    assert "page.viewed" in line.getMessage()
 
 
 def test_close_is_idempotent_and_needs_no_start(live_site: UseSite) -> None:
@@ -142,7 +145,7 @@ def test_the_time_to_drain_is_for_all_brokers_together(
 
     given: list[float | None] = []
     listen("page.viewed", "blog.read")
-    site = live_site(BROKERS=BOTH, ROUTES={"blog.*": "second"}, DRAIN_TIMEOUT=5)
+    site = live_site(BROKERS=BOTH, ROUTES={"blog.*": "second"}, DRAIN_TIMEOUT=60)
     emit("page.viewed")
     emit("blog.read")
     wait_quiet()
@@ -159,7 +162,7 @@ def test_the_time_to_drain_is_for_all_brokers_together(
     assert len(given) == 2
     assert given[0] is not None
     assert given[1] is not None
-    assert 5 >= given[0] > given[1]
+    assert 60 >= given[0] > given[1]
 
 
 def test_after_the_end_nothing_starts_again(live_site: UseSite) -> None:

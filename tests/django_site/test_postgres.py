@@ -16,6 +16,12 @@ from tests.django_site.handlers import Undo, listen, wait_quiet
 from tests.django_site.waiting import wait_until
 
 
+@pytest.fixture(autouse=True)
+def _keep_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a test takes between two messages."""
+    monkeypatch.setattr("django_gomq.bus.worker.worker.IDLE_SECONDS", 3600.0)
+
+
 def backend_pid(alias: str) -> int:
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")

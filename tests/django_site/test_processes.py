@@ -4,15 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.django_site.programs import run_program
+from tests.django_site.programs import FLUSH_LONGER, run_program
 from tests.observability.golden import check_series
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics_before_first_emit.txt"
 
 WATCHED_SETUP = """
 import sys, threading
-watched = ("_thread.start_new_thread", "sqlite3.connect", "socket.__new__", "os.fork")
-seen = []
+watched = ("sqlite3.connect", "socket.__new__", "os.fork")
+seen, start = [], threading.Thread.start
+def start_noted(thread):
+    seen.append(thread.name)
+    start(thread)
+threading.Thread.start = start_noted
 sys.addaudithook(lambda event, args: event in watched and seen.append(event))
 import django
 django.setup()
@@ -49,7 +53,7 @@ print(sorted({{one.reason or one.state for one in receipts}}), len(threads) > 0)
 def test_consumers_start_where_the_command_line_and_the_environment_let_them(
     argv: list[str], environ: dict[str, str], told: str
 ) -> None:
-    done = run_program(EMIT.format(argv=argv), **environ)
+    done = run_program(FLUSH_LONGER + EMIT.format(argv=argv), **environ)
 
     assert done.stdout.strip() == told, done.stderr
     assert done.returncode == 0
@@ -107,7 +111,7 @@ for number in range(3):
 
 
 def test_a_stuck_handler_does_not_keep_the_program_from_ending() -> None:
-    done = run_program(STUCK)
+    done = run_program(FLUSH_LONGER + STUCK)
 
     assert done.returncode == 0
     assert "left" in done.stderr

@@ -18,7 +18,7 @@ from django_gomq import consumer, emit
 from django_gomq.bus.hooks import Hook
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import hold, wait_quiet
-from tests.django_site.waiting import SECONDS
+from tests.django_site.waiting import SECONDS, wait_until
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "observability.md"
 CODE: Final = re.compile(r"```python\n# clinic/hooks\.py\n(.*?)```", re.DOTALL)
@@ -101,6 +101,7 @@ def test_what_a_stop_leaves_is_told(
     site.close()
 
     held.release.set()
+    wait_until(lambda: sentry.events, "the event")
     [event] = sentry.events
     assert event["message"] == "Broker default left 3 messages"
 

@@ -227,8 +227,9 @@ def test_a_process_serves_its_own_numbers_once_its_bus_runs(
 ) -> None:
     seen = listen("page.viewed")
     live_site(METRICS={"PORT_RANGE": list(free_range(1))})
-    run_program(EMITS.format(count=20), **{DIRECTORY: str(folder)})
     before = port_in_use()
+    done = run_program(EMITS.format(count=20), **{DIRECTORY: str(folder)})
+    assert done.returncode == 0, done.stderr
 
     emit("page.viewed")
     seen.wait_for(1)

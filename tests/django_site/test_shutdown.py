@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.django_site.programs import ROOT, environment, run_program
+from tests.django_site.programs import FLUSH_LONGER, ROOT, environment, run_program
 from tests.django_site.waiting import SECONDS
 
 pytestmark = pytest.mark.skipif(
@@ -20,10 +20,11 @@ sys.argv = ["manage.py", "import_records"]
 from django.conf import settings
 settings.GOMQ = {"DRAIN_TIMEOUT": 60}
 from django_gomq import consumer, emit, get_broker
-gate, handled = threading.Event(), []
+begun, gate, handled = threading.Event(), threading.Event(), []
 
 @consumer("a.b", name="slow", capacity=100)
 def handle(message):
+    begun.set()
     gate.wait()
     handled.append(message.data)
     os.write(1, f"{message.data} ".encode())
@@ -39,8 +40,8 @@ SET_UP = "import django; django.setup()\n"
 DRAINED = "gomq.shutdown INFO Drained by"
 
 
-def run(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return run_program(SITE + code, **environ)
+def run(code: str, *, flushes_longer: bool = True) -> subprocess.CompletedProcess[str]:
+    return run_program(SITE + (FLUSH_LONGER if flushes_longer else "") + code)
 
 
 def test_a_sigterm_that_nobody_handles_drains_and_still_ends_by_the_signal() -> None:
@@ -61,7 +62,8 @@ def test_logging_that_blocks_keeps_no_sigterm_from_its_end() -> None:
 blocks = threading.Event().wait
 logging.getLogger("gomq.shutdown").addFilter(lambda record: blocks())
 emit_three(); terminate(); gate.set(); threading.Event().wait()
-"""
+""",
+        flushes_longer=False,
     )
 
     assert done.stdout == "0 1 2 "
@@ -88,15 +90,15 @@ def test_a_second_sigterm_ends_the_process_at_once() -> None:
 
 
 def test_a_sigterm_ends_a_process_that_never_emitted_at_once() -> None:
-    done = run(SET_UP + "terminate(); print('alive')")
+    done = run(SET_UP + "terminate(); print('alive', flush=True)")
 
     assert (done.stdout, done.returncode) == ("", -signal.SIGTERM)
     assert DRAINED not in done.stderr
 
 
 def test_a_stuck_handler_keeps_no_process_beyond_the_limit_and_is_counted() -> None:
-    code = SET_UP + "emit_three(); terminate(); threading.Event().wait()"
-    done = run("settings.GOMQ['DRAIN_TIMEOUT'] = 0.5\n" + code)
+    code = "emit_three(); begun.wait(60); terminate(); threading.Event().wait()"
+    done = run("settings.GOMQ['DRAIN_TIMEOUT'] = 0.5\n" + SET_UP + code)
 
     assert done.returncode == -signal.SIGTERM
     warnings = [one for one in done.stderr.splitlines() if "WARNING" in one]
@@ -166,12 +168,16 @@ def test_a_drain_at_the_interpreters_end_starts_no_thread() -> None:
         "@consumer('c.d', name='async')\n"
         "async def handle_async(message): os.write(1, b'async ')\n"
         + SET_UP
-        + "started = []\n"
-        + "def note(event, args):\n"
-        + "    if event == '_thread.start_new_thread': started.append(event)\n"
-        + "threading._register_atexit(lambda: sys.addaudithook(note))\n"
+        + "started, start = [], threading.Thread.start\n"
+        + "def start_noted(thread):\n"
+        + "    if thread.name.startswith('gomq'): started.append(thread.name)\n"
+        + "    start(thread)\n"
+        + "def begin_the_end():\n"
+        + "    threading.Thread.start = start_noted\n"
+        + "    gate.set()\n"
+        + "threading._register_atexit(begin_the_end)\n"
         + "import atexit; atexit.register(lambda: print(started))\n"
-        + "emit_three(); emit('c.d'); gate.set()"
+        + "emit_three(); emit('c.d')"
     )
 
     assert sorted(done.stdout.split()) == sorted(["0", "1", "2", "async", "[]"])
@@ -212,9 +218,9 @@ def test_celerys_children_drain_by_its_signal() -> None:
 
 
 def test_ctrl_c_drains_as_it_ends_the_program() -> None:
-    program = SITE + SET_UP + "emit_three(); gate.set(); print('up', flush=True)\n"
+    code = "emit_three(); gate.set(); print('up', flush=True); threading.Event().wait()"
     process = subprocess.Popen(
-        [sys.executable, "-c", program + "threading.Event().wait()"],
+        [sys.executable, "-c", SITE + FLUSH_LONGER + SET_UP + code],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -224,8 +230,7 @@ def test_ctrl_c_drains_as_it_ends_the_program() -> None:
     with process:
         try:
             assert process.stdout is not None
-            while "up" not in process.stdout.readline():
-                pass
+            assert any("up" in line for line in process.stdout), "it ended too early"
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=SECONDS)
         finally:

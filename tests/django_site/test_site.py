@@ -11,6 +11,7 @@ from django_gomq.conf import load
 from django_gomq.site import brokers, check_environment
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import listen, wait_quiet
+from tests.django_site.waiting import SECONDS
 
 
 def test_changed_settings_make_a_new_site_and_the_old_one_comes_back() -> None:
@@ -35,7 +36,7 @@ def test_a_changed_setting_closes_what_ran(live_site: UseSite) -> None:
     from django_gomq import emit
 
     seen = listen("page.viewed")
-    old = live_site().brokers["default"]
+    old = live_site(DRAIN_TIMEOUT=SECONDS).brokers["default"]
     emit("page.viewed", 1)
 
     live_site(THREADS=2)
@@ -49,7 +50,7 @@ def test_what_a_command_uses_instead_of_the_settings_takes_the_place_of_what_ran
     live_site: UseSite,
 ) -> None:
     seen = listen("page.viewed", name="pages.seen")
-    old = live_site().brokers["default"]
+    old = live_site(DRAIN_TIMEOUT=SECONDS).brokers["default"]
     emit("page.viewed", 1)
 
     site.use(load({"CONSUMERS": {"pages.seen": {"enabled": False}}}))

@@ -254,12 +254,14 @@ def test_a_dead_handler_thread_is_told(live_site: UseSite) -> None:
     site = live_site()
     emit("page.viewed")
     seen.wait_for(1)
-    assert site.worker is not None
-    site.worker.stop(timeout=5)
+    worker = site.worker
+    assert worker is not None
+    dead = [f"handler thread {number}" for number in range(1, 9)] + ["timers"]
 
+    worker.stop(timeout=5)
+    wait_until(lambda: worker.dead_parts() == dead, "its threads to end")
     response = Client().get("/gomq/livez")
 
-    dead = [f"handler thread {number}" for number in range(1, 9)] + ["timers"]
     assert response.status_code == 503
     assert response.json() == {"alive": False, "dead": dead}
 

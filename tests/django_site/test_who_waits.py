@@ -104,6 +104,7 @@ def held(live_site: UseSite) -> Iterator[Held]:
     )
     emit("page.viewed", 0)
     assert held.entered.wait(SECONDS)
+    wait_until(lambda: not get_broker().stats().queues["page.viewed"].depth)
     yield held
     held.release.set()
 
