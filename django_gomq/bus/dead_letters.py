@@ -290,7 +290,7 @@ class DeadLetterKeeper:
         self._kept = DeadLetterRing(size)
         self._waiting = DeadLetterRing(size)
         """Those to be written to the store."""
-        self._begun = False
+        self._begun = self._is_writing = False
         self._write_at = self._look_at = 0.0
         self._may_be_wanted = True
         """Whether the store may have some that others want to be replayed."""
@@ -321,7 +321,8 @@ class DeadLetterKeeper:
 
     def finish(self) -> None:
         """Have all that waits written now, if the store can be reached."""
-        if self._waiting:
+        # What is being written may come back.
+        if self._is_writing or self._waiting or self._is_writing:
             self._hand_over(self._write_all)
 
     def _is_to_look(self, now: float) -> bool:
@@ -351,11 +352,10 @@ class DeadLetterKeeper:
     def _write_some(self) -> bool:
         """Write the oldest that wait; return whether it is worth to go on."""
         assert self._store is not None  # noqa: S101 - else nothing begins
+        self._is_writing = True
         letters = self._waiting.take_first(MAX_WRITTEN)
-        if not letters:
-            return True
         try:
-            refused = self._store.keep(letters)
+            refused = self._store.keep(letters) if letters else ()
         except Exception as error:  # noqa: BLE001 - whatever a client raises
             self._waiting.put_back(letters)
             self._leave_alone(error)
@@ -363,6 +363,10 @@ class DeadLetterKeeper:
         except BaseException:
             self._waiting.put_back(letters)
             raise
+        finally:
+            self._is_writing = False
+        if not letters:
+            return True
         for letter in refused:
             self._kept.add(letter)
         self._pause, self._may_be_wanted = 0.0, True

@@ -25,7 +25,7 @@ from django_gomq.bus.delivery import Delivery
 from django_gomq.bus.message import Message
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder
-from tests.bus.waiting import wait_until, wait_until_settled
+from tests.bus.waiting import LONG, wait_until, wait_until_settled
 
 
 class FakeStore:
@@ -142,6 +142,13 @@ def bury(broker: Broker, number: int, first: int = 0) -> None:
     wait_until_settled(broker)
 
 
+def bury_in(store: FakeStore, broker: Broker, number: int) -> list[DeadLetter]:
+    """Return so many that the store has."""
+    bury(broker, number)
+    wait_until(lambda: len(store.letters) == number)
+    return broker.dead_letters()
+
+
 def bodies(letters: Sequence[DeadLetter]) -> list[bytes]:
     return [one.message.body for one in letters]
 
@@ -149,9 +156,7 @@ def bodies(letters: Sequence[DeadLetter]) -> list[bytes]:
 def test_they_go_to_the_store_and_are_listed_from_there(
     broker: Broker, store: FakeStore
 ) -> None:
-    bury(broker, 3)
-
-    listed = broker.dead_letters()
+    listed = bury_in(store, broker, 3)
 
     assert bodies(listed) == [b"0", b"1", b"2"]
     assert listed == list(store.letters.values())
@@ -175,6 +180,7 @@ def test_all_are_read_a_page_at_a_time_and_then_what_is_only_here(
     store.refused = {b"1"}
     bury(broker, 6)
     wait_until(lambda: len(store.letters) == 5)
+    wait_until(lambda: len(broker.dead_letters()) == 6)
     calls = store.calls
 
     found = bodies(list(broker.iter_dead_letters()))
@@ -189,7 +195,8 @@ def test_without_a_store_all_are_those_of_the_process(
     store.error = NoStoreError()
     bury(broker, 2)
 
-    assert bodies(list(broker.iter_dead_letters())) == [b"0", b"1"]
+    # While a write is tried they are in no list.
+    wait_until(lambda: bodies(list(broker.iter_dead_letters())) == [b"0", b"1"])
 
 
 def test_a_store_that_blocks_holds_up_no_handler(
@@ -241,7 +248,7 @@ def test_one_that_is_not_there_yet_is_no_failure(
     bury(broker, 2)
     wait_until(lambda: store.calls > 3)
 
-    assert bodies(broker.dead_letters()) == [b"0", b"1"]
+    wait_until(lambda: bodies(broker.dead_letters()) == [b"0", b"1"])
     assert [part for part, _ in recorder.named("failed")] == []
 
     store.error = None
@@ -253,10 +260,12 @@ def test_what_there_is_no_room_for_meanwhile_is_forgotten_and_told(
 ) -> None:
     store.error = OSError("away")
     bury(broker, 14)
+    waiting = broker._current_runtime().letters._waiting
+    wait_until(lambda: waiting.forgotten == 4)
 
     store.error = None
     wait_until(lambda: len(store.letters) == 10)
-    broker.hooks.flush(60)
+    wait_until(lambda: broker.hooks.flush(LONG))
 
     (line,) = [one for one in caplog.records if one.name == "gomq.dead_letters"]
     assert line.levelno == logging.WARNING
@@ -270,6 +279,7 @@ def test_what_the_store_refuses_stays_and_keeps_no_other_from_it(
     store.refused = {b"1"}
     bury(broker, 3)
     wait_until(lambda: len(store.letters) == 2)
+    wait_until(lambda: len(broker.dead_letters()) == 3)
 
     (kept,) = [one for one in broker.dead_letters() if one.id not in store.letters]
     handler.is_mended = True
@@ -283,8 +293,7 @@ def test_what_the_store_refuses_stays_and_keeps_no_other_from_it(
 def test_stored_ones_are_replayed_and_the_law_holds(
     broker: Broker, store: FakeStore, handler: Mended
 ) -> None:
-    bury(broker, 3)
-    letters = broker.dead_letters()
+    letters = bury_in(store, broker, 3)
     handler.is_mended = True
 
     replayed = broker.replay([letters[0].id, letters[2].id, "unknown"])
@@ -299,8 +308,7 @@ def test_stored_ones_are_replayed_and_the_law_holds(
 def test_what_finds_no_room_stays_in_the_store_as_it_is(
     broker: Broker, store: FakeStore
 ) -> None:
-    bury(broker, 3)
-    letters = broker.dead_letters()
+    letters = bury_in(store, broker, 3)
     broker.pause("c")
     broker.resize("c", 1)
 
@@ -311,8 +319,7 @@ def test_what_finds_no_room_stays_in_the_store_as_it_is(
 
 
 def test_stored_ones_are_discarded(broker: Broker, store: FakeStore) -> None:
-    bury(broker, 2)
-    letters = broker.dead_letters()
+    letters = bury_in(store, broker, 2)
 
     assert broker.discard([letters[0].id, "unknown"]) == 1
     assert list(store.letters) == [letters[1].id]
@@ -321,8 +328,7 @@ def test_stored_ones_are_discarded(broker: Broker, store: FakeStore) -> None:
 def test_what_another_process_wants_replayed_is_taken(
     broker: Broker, store: FakeStore, handler: Mended
 ) -> None:
-    bury(broker, 3)
-    names = [one.id for one in broker.dead_letters()]
+    names = [letter.id for letter in bury_in(store, broker, 3)]
     handler.is_mended = True
 
     store.asked = {names[1]}
@@ -334,8 +340,7 @@ def test_what_another_process_wants_replayed_is_taken(
 def test_what_is_wanted_waits_for_room(
     broker: Broker, store: FakeStore, handler: Mended
 ) -> None:
-    bury(broker, 3)
-    names = [one.id for one in broker.dead_letters()]
+    names = [letter.id for letter in bury_in(store, broker, 3)]
     handler.is_mended = True
     broker.pause("c")
     broker.resize("c", 1)
@@ -352,8 +357,7 @@ def test_what_is_wanted_waits_for_room(
 def test_a_process_that_starts_finds_what_was_wanted_before(
     make_broker: MakeBroker, broker: Broker, store: FakeStore, handler: Mended
 ) -> None:
-    bury(broker, 1)
-    broker.dead_letters()
+    bury_in(store, broker, 1)
     broker.close()
     store.asked = set(store.letters)
     handler.is_mended = True
@@ -401,15 +405,43 @@ def test_a_process_asks_nothing_where_nothing_is_kept(
     assert store.calls == 1
 
 
-def test_what_waits_is_written_at_the_end(broker: Broker, store: FakeStore) -> None:
+def test_what_waits_is_written_at_the_end(
+    broker: Broker, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_gomq.bus.process.timers.TICK_SECONDS", 10 * LONG)
     store.error = OSError("away")
     bury(broker, 3)
-    wait_until(lambda: store.calls > 1)
+    wait_until(lambda: broker.hooks.flush(LONG))
+    assert not store.letters
 
     store.error = None
     broker.close()
 
+    # A close waits a second for it, at most.
+    wait_until(lambda: len(store.letters) == 3)
     assert bodies(list(store.letters.values())) == [b"0", b"1", b"2"]
+
+
+def test_what_is_being_written_at_the_end_is_written_again_where_that_fails(
+    broker: Broker, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_gomq.bus.process.timers.TICK_SECONDS", 10 * LONG)
+    keep, entered, may_fail = store.keep, Event(), Event()
+
+    def fail_once(letters: Sequence[DeadLetter]) -> Sequence[DeadLetter]:
+        monkeypatch.setattr(store, "keep", keep)
+        entered.set()
+        may_fail.wait(LONG)
+        raise OSError("away")
+
+    monkeypatch.setattr(store, "keep", fail_once)
+    bury(broker, 1)
+    assert entered.wait(LONG)
+
+    broker.close()
+    may_fail.set()
+
+    wait_until(lambda: len(store.letters) == 1)
 
 
 def test_a_store_that_is_not_there_replays_and_discards_nothing(
@@ -420,7 +452,7 @@ def test_a_store_that_is_not_there_replays_and_discards_nothing(
 
     assert broker.replay(["unknown"]) == 0
     assert broker.discard(["unknown"]) == 0
-    assert bodies(broker.dead_letters()) == [b"0"]
+    wait_until(lambda: bodies(broker.dead_letters()) == [b"0"])
 
 
 def test_without_a_store_there_are_no_replays_to_look_for(
