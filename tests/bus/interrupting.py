@@ -40,9 +40,11 @@ def interruptible() -> Iterator[threading.Event]:
 def undisturbed() -> Iterator[None]:
     """Let a signal handler's exceptions come up only in the lines of the test."""
     gc.disable()  # plugins have it call them, and what that raises is lost
-    with untraced():
-        yield
-    gc.enable()
+    try:
+        with untraced():
+            yield
+    finally:
+        gc.enable()
 
 
 # What runs for ever is a function of its own: a block of Python 3.13 does not catch

@@ -34,7 +34,10 @@ async def work_for_ever(cancelled: threading.Event) -> None:
         raise
 
 
-def test_a_drain_waits_for_tasks_that_handlers_have_started(broker: Broker) -> None:
+def test_a_drain_waits_for_tasks_that_handlers_have_started(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_gomq.bus.worker.drain.BACKGROUND_SECONDS", LONG)
     may_end, done = threading.Event(), threading.Event()
 
     async def work() -> None:

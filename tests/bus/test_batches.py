@@ -15,7 +15,7 @@ from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder
-from tests.bus.waiting import wait_until, wait_until_settled
+from tests.bus.waiting import LONG, wait_until, wait_until_settled
 
 BLAMED = (
     "ConfigurationError: BatchFailed names '0', the id of no message in the batch: "
@@ -26,7 +26,9 @@ SOON = Retry(attempts=3, min_delay=0, max_delay=0.001)
 
 def test_a_batch_is_handled_at_once_when_it_is_full(broker: Broker) -> None:
     sizes: list[int] = []
-    broker.consume("a.b", lambda b: sizes.append(len(b)), name="c", batch=3, linger=60)
+    broker.consume(
+        "a.b", lambda b: sizes.append(len(b)), name="c", batch=3, linger=2 * LONG
+    )
 
     for _ in range(3):
         broker.publish(Message("a.b"))
@@ -44,7 +46,7 @@ def test_a_batch_that_stays_short_is_handled_after_its_linger(broker: Broker) ->
         broker.publish(Message("a.b"))
 
     wait_until(lambda: sum(sizes) == 3)
-    assert broker._current_runtime()._worker._lingering == set()
+    wait_until(lambda: not broker._current_runtime()._worker._lingering)
 
 
 def test_a_full_channel_does_not_linger(broker: Broker) -> None:
@@ -55,7 +57,7 @@ def test_a_full_channel_does_not_linger(broker: Broker) -> None:
         name="c",
         batch=100,
         capacity=2,
-        linger=60,
+        linger=2 * LONG,
         overflow="backpressure",
     )
 
@@ -182,11 +184,11 @@ def test_old_members_leave_a_batch_before_it_is_handled(broker: Broker) -> None:
         lambda batch: calls.append([m.data for m in batch]),
         name="c",
         batch=3,
-        max_age=10,
+        max_age=600,
     )
     broker.pause("c")
     now = time.time()
-    for number, age in enumerate((0, 20, 0)):
+    for number, age in enumerate((0, 1200, 0)):
         broker.publish(Message("a.b", b"%d" % number, number="x", made=now - age))
     broker.publish(Message("a.b", number="x", made=1.0))
     wait_until(lambda: broker.stats().consumers["c"].depth == 4)

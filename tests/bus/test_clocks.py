@@ -132,8 +132,10 @@ def test_retries_and_delays_come_where_a_test_has_stopped_the_clock(
 
 @pytest.mark.usefixtures("_stopped_clock")
 def test_a_drain_ends_where_a_test_has_stopped_the_clock(
-    make_broker: MakeBroker,
+    make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("django_gomq.bus.runtime.STOP_SECONDS", LONG)
+
     def fail(message: Message[Any]) -> None:
         raise ValueError
 
@@ -145,6 +147,8 @@ def test_a_drain_ends_where_a_test_has_stopped_the_clock(
     broker.consume("a.b", fail, name="retried", retry=late)
     broker.consume("a.b", never_end, name="async")
     broker.publish(Message("a.b"))
+    wait_until(lambda: broker.stats().consumers["retried"].scheduled == 1)
+    wait_until(lambda: broker.stats().consumers["async"].in_flight == 1)
 
     remainder = broker.close(timeout=0.2)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from django_gomq.bus.delivery import Chunk, Delivery, join
 from django_gomq.bus.message import Message
-from tests.bus.waiting import fast_switching, run_threads
+from tests.bus.waiting import LONG, fast_switching, run_threads
 
 MOMENTS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20)
 
@@ -82,20 +82,21 @@ def test_a_run_knows_since_when_each_part_of_it_waits(
 
 
 def test_a_message_in_a_run_waits_since_its_delay_was_over() -> None:
-    made = time.monotonic() - 50
+    now = time.monotonic()
+    made = now - 5000
     messages: list[Any] = [
         Message("a.b", made_here=made),
-        Message("a.b", made_here=made, delay=20.0),
-        Message("a.b", made=time.time() - 50, number="made elsewhere"),
+        Message("a.b", made_here=made, delay=2000.0),
+        Message("a.b", made=time.time() - 5000, number="made elsewhere"),
         Delivery(Message("a.b"), 7.0),
     ]
 
     available = Chunk(messages).available
 
-    now = time.monotonic()
-    assert available == pytest.approx([now - 50, now - 30, now - 50, 7.0], abs=1)
+    moments = [now - 5000, now - 3000, now - 5000, 7.0]
+    assert available == pytest.approx(moments, abs=LONG)
     for message, moment in zip(messages, available, strict=True):
-        assert moment == pytest.approx(message.available, abs=1)
+        assert moment == pytest.approx(message.available, abs=LONG)
 
 
 def test_nothing_is_looked_at_before_somebody_asks(

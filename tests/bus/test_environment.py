@@ -112,10 +112,12 @@ def test_a_thread_with_nothing_to_do_tells_its_host(
     broker = broker_on(BrokenHost("idle"), make_broker, recorder)
     broker.consume("a.b", lambda _: None, name="c")
     broker.start()
-    wait_until(lambda: len(recorder.named("failed")) == 2)
+    wait_until(lambda: recorder.named("failed"))
+    told = len(recorder.named("failed"))
 
     broker.publish(Message("a.b"))
     wait_until_settled(broker)
+    wait_until(lambda: len(recorder.named("failed")) > told)
 
     assert broker.stats().consumers["c"].succeeded == 1
     assert {part for part, _ in recorder.named("failed")} == {"environment"}

@@ -29,6 +29,11 @@ from tests.bus.odd_errors import (
 from tests.bus.waiting import LONG, wait_until
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "TEXT_SECONDS", LONG)
+
+
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_an_error_that_cannot_say_what_it_is_has_its_class(
     kind: str,
@@ -105,7 +110,7 @@ def go_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
 
 
 def test_a_text_that_blocks_is_not_waited_for_and_in_the_end_not_asked_for(
-    go_on: Event,
+    go_on: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
 
@@ -117,9 +122,11 @@ def test_a_text_that_blocks_is_not_waited_for_and_in_the_end_not_asked_for(
     told = {describe_error(that_says(block)) for _ in range(20)}
 
     assert told == {"Odd: (its text cannot be read)"}
-    assert len(asked) == errors._MOST_READERS
+    assert len(errors._readers) == errors._MOST_READERS
     go_on.set()
     wait_until(lambda: not any(thread.is_alive() for thread in errors._readers))
+    assert len(asked) == errors._MOST_READERS
+    monkeypatch.setattr(errors, "TEXT_SECONDS", LONG)
     assert describe_error(that_says(block)) == "Odd: at last"
 
 

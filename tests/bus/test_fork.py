@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import select
 import signal
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.message import Message
 from django_gomq.bus.process import fork as process
+from django_gomq.bus.process.fork import Process
 from tests.bus.conftest import MakeBroker
 from tests.bus.waiting import LONG, run_threads, wait_until, wait_until_settled
 
@@ -163,11 +167,23 @@ def test_a_parent_goes_on_as_before(broker: Broker) -> None:
     assert broker.stats().consumers["c"].succeeded == 2
 
 
-def test_a_broker_that_is_gone_is_told_of_no_fork(make_broker: MakeBroker) -> None:
-    def work() -> bool:
-        return process.current().pid == os.getpid()
+def test_a_broker_that_is_gone_is_told_of_no_fork() -> None:
+    told: list[str] = []
 
-    assert in_child(work)
+    class Listening(Broker):
+        def after_in_child(self, process: Process) -> None:
+            told.append(self.alias)
+            super().after_in_child(process)
+
+    there = Listening(MemoryBackend, "there")
+    gone = weakref.ref(Listening(MemoryBackend, "gone"))
+    wait_until(lambda: gc.collect() >= 0 and gone() is None)
+
+    def work() -> set[str]:
+        process.current()
+        return set(told)
+
+    assert in_child(work) == {there.alias}
 
 
 def test_racing_threads_of_a_fresh_child_are_one_process(broker: Broker) -> None:

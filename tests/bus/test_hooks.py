@@ -139,7 +139,7 @@ def test_a_hook_that_raises_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
         tell(hooks)
         tell(hooks)
 
-    (record,) = caplog.records
+    (record,) = [each for each in caplog.records if each.name == "gomq.hooks"]
     assert record.exc_info is not None
     assert record.exc_info[0] is LookupError
     assert vars(record)["gomq_hook"] == "Failing"

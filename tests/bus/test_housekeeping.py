@@ -341,12 +341,16 @@ def test_a_thread_that_came_meanwhile_is_not_started_twice(
     assert housekeeping._thread is thread
 
 
+def lines_of_test(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name == "gomq.test"]
+
+
 def test_a_line_below_the_level_is_not_made(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, "gomq.test")
 
     write_log(logging.getLogger("gomq.test"), logging.WARNING, "a line")
 
-    assert caplog.records == []
+    assert lines_of_test(caplog) == []
 
 
 @pytest.mark.parametrize(
@@ -359,7 +363,7 @@ def test_no_text_breaks_its_line_or_speaks_to_a_terminal(
 
     write_log(logger, logging.WARNING, "%s: %s", odd, OSError(odd), fields={"f": odd})
 
-    [record] = caplog.records
+    [record] = lines_of_test(caplog)
     told: Any = record
     assert record.getMessage().isprintable()
     assert told.f.isprintable()
@@ -372,7 +376,7 @@ def test_a_line_is_short_whatever_it_is_told_and_numbers_stay_numbers(
 
     write_log(logger, logging.WARNING, "%s %d %.1f", "x" * 100_000, 7, 0.5)
 
-    [record] = caplog.records
+    [record] = lines_of_test(caplog)
     assert len(record.getMessage()) < 1_100
     assert record.getMessage().endswith("x... 7 0.5")
 
@@ -427,9 +431,9 @@ def test_lines_of_threads_of_the_bus_are_written_here(
         broker.publish(Message("a.b"))
 
     wait_until(lambda: came_from == [name])
-    assert worker.housekeeping.flush(LONG)
+    wait_until(lambda: lines_of_test(caplog))
     worker.stop(timeout=LONG)
-    assert [record.threadName for record in caplog.records] == [NAME]
+    assert [record.threadName for record in lines_of_test(caplog)] == [NAME]
 
 
 def test_a_forked_child_has_one_of_its_own(
