@@ -6,6 +6,7 @@ from threading import Event
 from typing import Any
 
 from django_gomq import Message, consumer, get_broker
+from django_gomq.site import get_worker
 from tests.django_site.waiting import SECONDS, wait_until
 
 
@@ -74,5 +75,14 @@ def fill(event: str, held: Held, capacity: int) -> None:
 
 def wait_quiet(alias: str = "default") -> None:
     """Wait until nothing waits, is scheduled or is in work, and hooks know of all."""
-    wait_until(lambda: get_broker(alias).stats().is_quiet, "quiet")
+
+    def is_quiet() -> bool:
+        if not get_broker(alias).stats().is_quiet:
+            return False
+        # Hooks are told after the counts: by who is still at work then.
+        worker = get_worker()
+        at_work = worker.oldest_starts() if worker is not None else ()
+        return all(subscription.broker != alias for subscription in at_work)
+
+    wait_until(is_quiet, "quiet")
     wait_until(get_broker(alias).hooks.flush, "the hooks")

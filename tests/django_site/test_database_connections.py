@@ -14,6 +14,7 @@ from django.db.backends.signals import connection_created
 from pytest_django import DjangoDbBlocker
 
 from django_gomq import Message, consumer, emit, emit_many, get_broker, site
+from django_gomq.bus.worker.worker import Worker
 from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.databases import (
@@ -25,16 +26,23 @@ from tests.django_site.databases import (
     wait_alone,
 )
 from tests.django_site.handlers import wait_quiet
-from tests.django_site.waiting import wait_until
+from tests.django_site.waiting import SECONDS, wait_until
 
 UseDatabase = Callable[..., str]
 
 
 @pytest.fixture
 def use_database(
-    postgres_server: dict[str, object], django_db_blocker: DjangoDbBlocker
+    postgres_server: dict[str, object],
+    django_db_blocker: DjangoDbBlocker,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[UseDatabase]:
-    """Adds a PostgreSQL database with these entries; by default Django's own."""
+    """Adds a PostgreSQL database with these entries; by default Django's own.
+
+    Threads do not run idle, which would give back what they kept.
+    """
+    monkeypatch.setattr("django_gomq.bus.worker.worker.IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr("django_gomq.database.ASYNC_IDLE_SECONDS", 3600.0)
     with allowed(django_db_blocker), ExitStack() as stack:
 
         def use(**entry: Any) -> str:
@@ -195,8 +203,12 @@ def test_async_handlers_that_run_idle_give_their_connection_back(
 
 
 def test_a_close_gives_the_connections_of_async_handlers_back(
-    use_database: UseDatabase, live_site: UseSite
+    use_database: UseDatabase, live_site: UseSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stop = Worker.stop
+    monkeypatch.setattr(
+        Worker, "stop", lambda worker, timeout: stop(worker, max(timeout, 4 * SECONDS))
+    )
     alias = use_database(CONN_MAX_AGE=None)
 
     async def count(message: Message[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Event
 
 import pytest
 from django.db import connections, transaction
@@ -14,7 +15,7 @@ from tests.django_site.conftest import UseSite
 from tests.django_site.databases import allowed, postgres_alias
 from tests.django_site.handlers import wait_quiet
 from tests.django_site.pgbouncer import Bouncer, bouncing
-from tests.django_site.waiting import wait_until
+from tests.django_site.waiting import SECONDS, wait_until
 
 SIZE = 3  # connections to the server, fewer than threads
 
@@ -38,7 +39,9 @@ def bounced(
     entry = {**postgres_server, "PORT": bouncer.port}
     with (
         allowed(django_db_blocker),
-        postgres_alias(entry, DISABLE_SERVER_SIDE_CURSORS=True) as alias,
+        postgres_alias(
+            entry, has_pooler=True, DISABLE_SERVER_SIDE_CURSORS=True
+        ) as alias,
     ):
         yield alias
 
@@ -90,18 +93,22 @@ def test_a_restart_of_pgbouncer_costs_attempts_and_no_message(
     bounced: str, bouncer: Bouncer, live_site: UseSite
 ) -> None:
     records = Record.objects.using(bounced)
+    stopped = Event()
 
     def write(message: Message[int]) -> None:
+        if message.data == 25:
+            stopped.wait(SECONDS)
         with transaction.atomic(using=bounced):
             records.create(patient_id=message.data)
 
-    retry = Retry(attempts=50, min_delay=0.01, max_delay=0.1)
+    retry = Retry(attempts=1000, min_delay=0.01, max_delay=0.1)
     consumer("page.viewed", name="writes", retry=retry)(write)
     live_site(THREADS=4)
 
     emit_many([("page.viewed", number) for number in range(200)])
     wait_until(lambda: get_broker().stats().consumers["writes"].succeeded > 20)
     bouncer.stop()
+    stopped.set()
     wait_until(lambda: get_broker().stats().consumers["writes"].retries > 10)
     bouncer.start()
     wait_quiet()

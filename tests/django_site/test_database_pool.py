@@ -103,7 +103,7 @@ def test_more_threads_than_pooled_connections_wait_and_finish(
             with lock:
                 inside -= 1
 
-    consumer("page.viewed", name="writes")(write)
+    consumer("page.viewed", name="writes", concurrency=8)(write)
     live_site(THREADS=8)
 
     emit_many([("page.viewed", number) for number in range(300)])

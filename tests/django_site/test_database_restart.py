@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,9 +21,10 @@ from tests.django_site.clinic.models import Record
 from tests.django_site.conftest import UseSite
 from tests.django_site.databases import allowed, postgres_alias
 from tests.django_site.handlers import wait_quiet
-from tests.django_site.waiting import wait_until
+from tests.django_site.waiting import SECONDS, wait_until
 
 COUNT = 400
+THREADS = 4
 ROOM = 100_000  # for all that is emitted while the server is away
 
 
@@ -79,7 +83,8 @@ def emit_through(trouble: Callable[[], object]) -> int:
     emitted = 0
     while emitted < COUNT or not is_over.is_set():
         emitted += bool(emit("page.viewed", emitted))
-        is_over.wait(0.001)
+        # A server may take long to come back: that is no reason for many more rows.
+        is_over.wait(0.001 if emitted < COUNT else 0.02)
     thread.join()
     return emitted
 
@@ -95,6 +100,7 @@ def test_consumers_work_again_after_a_restart_under_load(
     live_site: UseSite,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    began = time.monotonic()
     records = Record.objects.using(database)
 
     def write(message: Message[int]) -> None:
@@ -109,7 +115,7 @@ def test_consumers_work_again_after_a_restart_under_load(
     consumer("page.viewed", name="counts", retry=retry, concurrency=4, capacity=ROOM)(
         count
     )
-    live_site(THREADS=4)
+    live_site(THREADS=THREADS)
 
     emitted = emit_through(server.restart)
     wait_quiet()
@@ -119,17 +125,38 @@ def test_consumers_work_again_after_a_restart_under_load(
     assert emitted == succeeded("writes") == succeeded("counts")
     assert stats["writes"].retries + stats["counts"].retries > 0, "nothing was cut"
     assert set(records.values_list("patient_id", flat=True)) == set(range(emitted))
-    assert_is_no_flood(warnings(caplog))
+    assert_is_no_flood(warnings(caplog), began)
 
 
-def assert_is_no_flood(lines: Sequence[logging.LogRecord]) -> None:
+def assert_is_no_flood(lines: Sequence[logging.LogRecord], began: float) -> None:
     """In ten seconds one line of a kind about a consumer and a class of error."""
-    told: dict[tuple[str, ...], float] = {}
+    most = 1 + (time.monotonic() - began) / 10
+    told: Counter[tuple[str, ...]] = Counter()
     for one in lines:
         fields = vars(one)
         subject = fields["gomq_kind"], fields["gomq_consumer"], fields["gomq_reason"]
-        assert one.created - told.get(subject, 0.0) > 9.9, f"{subject} floods the log"
-        told[subject] = one.created
+        told[subject] += 1
+        assert told[subject] <= most, f"{subject} floods the log"
+
+
+def give_patience(alias: str, seconds: float) -> None:
+    """Have the pool, if there is one, wait so long for a connection."""
+    pool = getattr(connections[alias], "pool", None)
+    if pool is not None:
+        pool.timeout = seconds
+
+
+@contextmanager
+def without(server: postgres.Server, alias: str) -> Iterator[None]:
+    """Stop the server; at the end start it and wait until all is handled."""
+    give_patience(alias, 0.1)
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+    wait_quiet()
+    give_patience(alias, SECONDS)
 
 
 def test_a_server_that_is_away_for_a_while_dead_letters_by_the_law(
@@ -138,27 +165,26 @@ def test_a_server_that_is_away_for_a_while_dead_letters_by_the_law(
     live_site: UseSite,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    began = time.monotonic()
     records = Record.objects.using(database)
 
     def write(message: Message[int]) -> None:
         records.create(patient_id=message.data)
 
-    retry = Retry(attempts=2, min_delay=0.01, max_delay=0.01)
+    # Each thread may have a connection that was cut.
+    retry = Retry(attempts=THREADS + 1, min_delay=0.01, max_delay=0.01)
     patient = Retry(attempts=1000, min_delay=0.05, max_delay=0.2)
     consumer("page.viewed", name="gives_up", retry=retry)(write)
     consumer("page.viewed", name="waits", retry=patient)(write)
-    live_site(THREADS=4, DEAD_LETTERS={"USING": None})
+    live_site(THREADS=THREADS, DEAD_LETTERS={"USING": None})
+    give_patience(database, SECONDS)
     emit_many([("page.viewed", number) for number in range(20)])
     wait_quiet()
 
-    server.stop()
-    try:
+    with without(server, database):
         emit_many([("page.viewed", number) for number in range(20, 40)])
         wait_until(lambda: stats_of("gives_up").dead_lettered == 20, "dead letters")
         wait_until(lambda: stats_of("waits").retries > 20)
-    finally:
-        server.start()
-    wait_quiet()
     emit_many([("page.viewed", number) for number in range(40, 60)])
     wait_quiet()
 
@@ -169,5 +195,5 @@ def test_a_server_that_is_away_for_a_while_dead_letters_by_the_law(
     assert len(get_broker().dead_letters()) == 20
     assert records.count() == 40 + 60
     lines = warnings(caplog)
-    assert_is_no_flood(lines)
+    assert_is_no_flood(lines, began)
     assert {"dead_lettered", "retrying"} <= {vars(one)["gomq_kind"] for one in lines}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.django_site.programs import run_program
 
-MESSAGES = 200
+MESSAGES = 50
 
 PROGRAM = """
 import json, logging

@@ -129,7 +129,8 @@ def opened() -> Iterator[list[str]]:
 
     def note(**signal: object) -> None:
         name = threading.current_thread().name
-        if name != "gomq-reporter":  # which looks what operators want
+        # Those look what operators want, and for dead letters to be replayed.
+        if name not in ("gomq-reporter", "gomq-housekeeping"):
             threads.append(name)
 
     connection_created.connect(note)
@@ -167,6 +168,8 @@ def test_a_connection_that_aged_between_two_messages_is_not_used_again(
     async def count_async(message: Message[Any]) -> None:
         await sync_to_async(count)(message)
 
+    monkeypatch.setattr("django_gomq.bus.worker.worker.IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr("django_gomq.database.ASYNC_IDLE_SECONDS", 3600.0)
     monkeypatch.setitem(connections["default"].settings_dict, "CONN_MAX_AGE", 600)
     consumer("page.viewed", name="counts")(count_async if is_async else count)
     live_site(THREADS=1)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from django_gomq import Message, consumer, emit, get_broker
+from django_gomq.bus.stats import ConsumerStats
 from django_gomq.models import StoredDeadLetter
 from tests.django_site.conftest import UseSite
 from tests.django_site.programs import run_program, serving
@@ -52,8 +53,8 @@ def wait_for_rows(count: int) -> list[StoredDeadLetter]:
     return list(StoredDeadLetter.objects.order_by("id"))
 
 
-def unaccounted() -> int:
-    return get_broker().stats().consumers[CONSUMER].unaccounted
+def stats_now() -> ConsumerStats:
+    return get_broker().stats().consumers[CONSUMER]
 
 
 @transactional
@@ -93,8 +94,9 @@ def test_the_command_lists_and_replays_them_and_the_law_holds(handler: Mended) -
     wait_until(lambda: len(handler.handled) == 3, "the second attempts")
     assert handler.handled[0] == 2
     assert sorted(handler.handled) == [1, 2, 3]
-    wait_until(lambda: unaccounted() == 0, "the law")
-    stats = get_broker().stats().consumers[CONSUMER]
+    wait_until(lambda: stats_now().succeeded == 3, "the counts")
+    wait_until(lambda: stats_now().unaccounted == 0, "the law")
+    stats = stats_now()
     assert stats.dispatched == {"health.record.saved": 6}
     assert (stats.dead_lettered, stats.succeeded) == (3, 3)
     assert not StoredDeadLetter.objects.exists()
@@ -320,7 +322,13 @@ broker.hooks.flush(60)
 emit("page.viewed", {"id": 3})
 wait(lambda: len(here()) == 4)
 broker.close()
-print([one.message.data["id"] for one in here()])
+wait(broker.hooks.flush)
+kept = []
+def all_are_here():
+    kept[:] = here()
+    return len(kept) == 4
+wait(all_are_here)  # while they are tried to be written, they are not
+print([one.message.data["id"] for one in kept])
 """,
         database,
         log="The store of dead letters failed" if "HOST" in database else "",
@@ -355,6 +363,7 @@ def test_what_is_left_at_an_end_is_written(run: Run) -> None:
 call_command("migrate", verbosity=0)
 emit("page.viewed", {"id": 1})
 broker.close()
+wait(broker.hooks.flush)
 print(StoredDeadLetter.objects.count())
 """)
 

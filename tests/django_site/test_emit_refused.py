@@ -14,6 +14,7 @@ from django_gomq import (
     Receipt,
     consumer,
     emit,
+    get_broker,
 )
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import Held, fill, hold, listen, wait_quiet
@@ -34,8 +35,6 @@ def full(live_site: UseSite) -> Held:
 def test_a_full_queue_refuses_counts_and_logs(
     full: Held, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from django_gomq import get_broker
-
     receipt = emit("page.viewed")
 
     full.release.set()
@@ -127,6 +126,7 @@ def test_a_handler_that_feeds_its_own_full_queue_is_refused_and_never_deadlocks(
 
     def feed(message: Message[int]) -> None:
         if message.data == 0:
+            wait_until(lambda: not get_broker().stats().queues["page.viewed"].depth)
             began.append(time.monotonic())
             receipts.extend(emit("page.viewed", 1, timeout=600) for _ in range(20))
             began.append(time.monotonic())

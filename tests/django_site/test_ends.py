@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def say(text):
 def handle(message):
     if not message.data:
         say("draining" if "ended" in said else "handling")
+        hold_back()
     time.sleep(0.01)
     say("handled")
 
@@ -51,6 +53,9 @@ def stick(message):
     threading.Event().wait()
 
 said = []
+
+def hold_back():
+    pass
 
 def emit_slow(count=20):
     for number in range(count):
@@ -72,18 +77,49 @@ def script(body: str, **gomq: object) -> str:
 KINDS: Final = {"command": command, "script": script}
 
 
+def with_setup(code: str, setup: str) -> str:
+    """Return the program, which does this before it runs."""
+    return code.replace("def run()", f"{setup}\ndef run()")
+
+
+def ending_within(seconds: float, code: str) -> str:
+    """Return the program with another limit of its end by a signal, or of a server."""
+    return with_setup(
+        code, f"from django_gomq.process import role\nrole.DRAIN_SECONDS = {seconds}"
+    )
+
+
 def draining_fast(kind: str, body: str) -> str:
     """Return a program that says every 0.05 s of its drain what is left."""
-    told_fast = (
-        "import django_gomq.bus.worker.drain as drain\ndrain.TELL_SECONDS = 0.05"
+    return with_setup(
+        KINDS[kind](body),
+        "import django_gomq.bus.worker.drain as drain\ndrain.TELL_SECONDS = 0.05",
     )
-    return KINDS[kind](body).replace("def run()", f"{told_fast}\ndef run()")
+
+
+UNTIL_TOLD: Final = f"""
+told = threading.Event()
+
+def note(record):
+    if "messages left" in record.getMessage():
+        told.set()
+    return True
+
+logging.getLogger("gomq.bus").addFilter(note)
+
+def hold_back():
+    told.wait({SECONDS})
+"""
+UNTIL_INPUT_ENDS: Final = "def hold_back(): os.read(0, 1)"
 
 
 class Program:
-    """A program that is sent signals when it has said something."""
+    """A program that is sent signals when it has said something.
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    Its pipes are read without a buffer: what one took, ``communicate`` would not see.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.said: list[str] = []
         self.log = ""
@@ -91,22 +127,24 @@ class Program:
     def wait_for(self, line: str) -> None:
         assert self.process.stdout is not None
         while line not in self.said:
-            read = self.process.stdout.readline()
+            read = self.process.stdout.readline().decode()
             assert read, f"it ended and never said {line!r}: {self.said}"
             self.said.append(read.strip())
 
     def wait_for_the_drain(self) -> None:
         assert self.process.stderr is not None
         while "has 1 messages left" not in self.log:
-            self.log = self.process.stderr.readline()
+            self.log = self.process.stderr.readline().decode()
             assert self.log, "it ended and never said that it drains"
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def end(self) -> int:
-        out, self.log = self.process.communicate(timeout=SECONDS)
-        self.said += out.split("\n")
+        """End its input and wait for its end; return its code."""
+        out, log = self.process.communicate(timeout=2 * SECONDS)
+        self.said += out.decode().split("\n")
+        self.log = log.decode()
         return self.process.returncode
 
 
@@ -116,9 +154,10 @@ def running(code: str) -> Iterator[Program]:
         [sys.executable, "-c", code],
         cwd=ROOT,
         env=environment(),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        bufsize=0,
     )
     with process:
         try:
@@ -139,10 +178,11 @@ def test_a_command_ends_when_its_messages_are_handled_and_may_set_its_code() -> 
 
 
 def test_a_command_that_leaves_messages_ends_with_another_code() -> None:
-    done = run_program(command("emit('stuck.one')", DRAIN_TIMEOUT=0.1))
+    code = command("emit('stuck.one')", DRAIN_TIMEOUT=0.1)
+    done = run_program(ending_within(3600.0, code))
 
     assert done.returncode == 1
-    assert f"{LEFT} in 0." in done.stderr
+    assert re.search(rf"{LEFT} in \d+\.\d", done.stderr)
     assert "left 1 in work" in done.stderr
 
 
@@ -190,7 +230,9 @@ def test_a_command_that_a_program_calls_is_not_its_end() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_long_drain_says_how_many_are_left(kind: str) -> None:
-    done = run_program(draining_fast(kind, "emit_slow(100)"))
+    code = draining_fast(kind, "emit_slow(100)")
+
+    done = run_program(with_setup(code, UNTIL_TOLD))
 
     assert "WARNING Broker default has " in done.stderr
     assert done.stdout.count("handled\n") == 100
@@ -201,13 +243,14 @@ def test_a_long_drain_says_how_many_are_left(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sigterm_in_the_midst_of_a_drain_lets_it_end(kind: str) -> None:
-    with running(KINDS[kind]("emit_slow(200)")) as program:
+    code = with_setup(KINDS[kind]("emit_slow(200)"), UNTIL_INPUT_ENDS)
+    with running(ending_within(SECONDS, code)) as program:
         program.wait_for("ended")
         program.send(signal.SIGTERM)
 
-        code = program.end()
+        code_of_end = program.end()
 
-    assert code == -signal.SIGTERM, program.log
+    assert code_of_end == -signal.SIGTERM, program.log
     assert program.said.count("handled") == 200
     assert LEFT not in program.log
 
@@ -216,18 +259,14 @@ def test_a_sigterm_in_the_midst_of_a_drain_lets_it_end(kind: str) -> None:
 def test_a_sigterm_in_the_midst_of_a_drain_bounds_it_and_says_what_is_left(
     kind: str,
 ) -> None:
-    code = KINDS[kind]("emit('stuck.one')").replace(
-        "def run",
-        "from django_gomq.process import role\nrole.DRAIN_SECONDS = 0.2\ndef run",
-    )
-    with running(code) as program:
+    with running(ending_within(0.2, KINDS[kind]("emit('stuck.one')"))) as program:
         program.wait_for("ended")
         program.wait_for("stuck")
         program.send(signal.SIGTERM)
 
-        code_of_end = program.end()
+        code = program.end()
 
-    assert code_of_end == -signal.SIGTERM, program.log
+    assert code == -signal.SIGTERM, program.log
     assert f"{LEFT} " in program.log
     assert "left 1 in work" in program.log
 

@@ -44,6 +44,7 @@ def test_a_child_after_a_fork_starts_clean_and_handles_its_own_events(
 
 def _live_in_child(held: Held, seen: Seen, writer: int) -> int:
     try:
+        held.release = threading.Event()  # a thread of the parent may hold its lock
         held.release.set()
         was_started = get_broker().is_started
         emit("blog.read", "child")

@@ -41,9 +41,11 @@ STEPS = 300
 def interrupts() -> Iterator[threading.Event]:
     """A SIGVTALRM raises Interrupted, once, if this was set."""
     gc.disable()  # plugins have it call them, and what that raises is lost
-    with untraced(), interruptible() as armed:
-        yield armed
-    gc.enable()
+    try:
+        with untraced(), interruptible() as armed:
+            yield armed
+    finally:
+        gc.enable()
 
 
 @pytest.fixture
