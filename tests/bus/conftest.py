@@ -10,9 +10,11 @@ from django_gomq.backends.memory import MemoryBackend
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.hooks import Hook
+from django_gomq.bus.runtime import STOP_SECONDS
+from django_gomq.bus.worker.worker import Worker
 from tests.bus.interrupting import interruptible
 from tests.bus.observing import Recorder
-from tests.bus.waiting import LONG
+from tests.bus.waiting import LONG, wait_until
 
 
 class MakeBroker(Protocol):
@@ -35,6 +37,7 @@ class MakeBroker(Protocol):
 @pytest.fixture
 def make_broker() -> Iterator[MakeBroker]:
     brokers: list[Broker] = []
+    workers: list[Worker] = []  # of the tests; a broker stops only its own
 
     def make(
         *,
@@ -44,6 +47,13 @@ def make_broker() -> Iterator[MakeBroker]:
         threads: int = 8,
         **options: Any,
     ) -> Broker:
+        if get_worker := options.get("get_worker"):
+
+            def get_remembered() -> Worker:
+                workers.append(get_worker())
+                return workers[-1]
+
+            options["get_worker"] = get_remembered
         broker = Broker(
             lambda: MemoryBackend(
                 capacity=capacity, max_delay=max_delay, dead_letters=dead_letters
@@ -53,13 +63,15 @@ def make_broker() -> Iterator[MakeBroker]:
         )
         for hook in options.get("hooks", ()):
             if isinstance(hook, Recorder):
-                hook.flush = lambda: broker.hooks.flush(LONG)
+                hook.flush = lambda: wait_until(lambda: broker.hooks.flush(LONG))
         brokers.append(broker)
         return broker
 
     yield make
     for broker in brokers:
         broker.close(timeout=0)
+    for worker in workers:
+        worker.stop(timeout=STOP_SECONDS)
 
 
 @pytest.fixture

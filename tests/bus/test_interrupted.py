@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.bus.conftest import MakeBroker
 from tests.bus.interrupting import Interrupted, interrupt_often, undisturbed
 from tests.bus.ledger import CAPACITY, Ledger, Publisher, check_books, queue_of
 from tests.bus.shooting import Shot
+from tests.bus.stopping import let_stops_wait
 from tests.bus.waiting import LONG, fast_switching, wait_until
 
 # A thread that is interrupted while it starts another one confuses Python's own books
@@ -114,6 +116,13 @@ def test_batches_lose_no_permit_and_no_message(
     assert queue.room == CAPACITY
 
 
+def has_whole_worker(broker: Broker) -> bool:
+    """Whether three threads live, and the one slot of "c" is free."""
+    life = broker._current_runtime()
+    free_slots = life.subscription("c").free_slots
+    return (life._worker.alive, len(free_slots)) == (3, 1)
+
+
 def test_a_first_publish_that_is_interrupted_leaves_a_whole_worker(
     make_broker: MakeBroker, interrupts: threading.Event
 ) -> None:
@@ -134,9 +143,7 @@ def test_a_first_publish_that_is_interrupted_leaves_a_whole_worker(
         broker.publish(Message("a.b", b"2"))
         wait_until(seen.has_seen_2)
 
-        life = broker._current_runtime()
-        assert life._worker.alive == 3
-        assert len(life.subscription("c").free_slots) == 1
+        wait_until(functools.partial(has_whole_worker, broker))
         broker.close(timeout=1)
     assert hits, "no signal hit a start"
 
@@ -207,7 +214,11 @@ def test_a_publisher_finds_room_of_which_nobody_told_it(broker: Broker) -> None:
 
 
 def close_under_fire(broker: Broker, shot: Shot) -> None:
-    shot.fire()
+    def fire() -> None:
+        wait_until(lambda: broker.is_closed)
+        shot.fire()
+
+    threading.Thread(target=fire, daemon=True).start()
     broker.close(timeout=LONG)
 
 
@@ -239,8 +250,11 @@ def test_an_interrupted_close_is_resumed_with_a_limit_of_its_own(
 
 
 def test_a_close_that_is_interrupted_at_any_moment_accounts_for_every_message(
-    make_broker: MakeBroker, interrupts: threading.Event
+    make_broker: MakeBroker,
+    interrupts: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    let_stops_wait(monkeypatch)
     hits = 0
     for number in range(30):
         broker, seen = make_broker(threads=2), Ledger()
@@ -317,15 +331,14 @@ def test_an_exception_that_breaks_the_start_of_a_thread_comes_up_as_it_was_raise
 def test_what_runs_whole_ends_though_its_caller_is_interrupted(
     interrupts: threading.Event,
 ) -> None:
-    go_on, steps = threading.Event(), list[int]()
+    go_on, steps, shot = threading.Event(), list[int](), Shot(0.02)
 
     def call() -> None:
+        shot.fire()
         go_on.wait(LONG)
         steps.append(1)
 
-    shot = Shot(0.02)
     interrupts.set()
-    shot.fire()
     with pytest.raises(Interrupted):
         run_shielded(call)
     go_on.set()

@@ -25,6 +25,7 @@ from django_gomq.bus.retry import Retry
 from tests.bus.conftest import MakeBroker
 from tests.bus.interleaving import HOT, interleaved
 from tests.bus.machines import for_long
+from tests.bus.stopping import let_stops_wait
 from tests.bus.waiting import (
     LONG,
     fast_switching,
@@ -42,6 +43,7 @@ INTERLEAVED = functools.partial(interleaved, *HOT, chance=0.002)
 def _soon() -> Iterator[None]:
     """Let ``RetryLater`` come back at once: thousands of runs wait for each."""
     with pytest.MonkeyPatch.context() as patch:
+        let_stops_wait(patch)
         patch.setattr("django_gomq.bus.worker.processor.MIN_RETRY_LATER", 0.001)
         yield
 

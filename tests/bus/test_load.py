@@ -31,6 +31,7 @@ from django_gomq.bus.retry import Retry
 from django_gomq.bus.stats import QueueStats
 from tests.bus.conftest import MakeBroker
 from tests.bus.interleaving import HOT, interleaved
+from tests.bus.stopping import let_stops_wait
 from tests.bus.waiting import (
     LONG,
     fast_switching,
@@ -288,8 +289,9 @@ def test_of_many_messages_none_is_lost_doubled_or_miscounted(
 
 @pytest.mark.parametrize("close_after", [0, 100, 3000])
 def test_what_a_close_in_full_load_leaves_is_counted(  # noqa: C901 - one race
-    make_broker: MakeBroker, close_after: int
+    make_broker: MakeBroker, close_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    let_stops_wait(monkeypatch)
     broker, accepted = make_broker(threads=4), Counter[str]()
     handled, lock = [0], threading.Lock()
     closing = threading.Event()

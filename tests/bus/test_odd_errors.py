@@ -17,9 +17,15 @@ from django_gomq.bus.stats import ConsumerStats
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Recorder, Watcher
 from tests.bus.odd_errors import ODD, make_odd
-from tests.bus.waiting import wait_until_settled
+from tests.bus.waiting import LONG, wait_until, wait_until_settled
 
 COUNT = 30
+
+
+@pytest.fixture(autouse=True)
+def _long_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each text be read, however long a busy machine takes."""
+    monkeypatch.setattr("django_gomq.bus.errors.TEXT_SECONDS", LONG)
 
 
 def sync(broker: Broker, fail: Callable[[Any], None], **options: Any) -> None:
@@ -132,6 +138,7 @@ def test_an_error_that_a_retry_cannot_ask_for_is_given_up_and_told_as_a_bug(
     broker.consume("a.b", fail, name="c", retry=retry)
     broker.publish(Message("a.b"))
     wait_until_settled(broker)
+    wait_until(lambda: recorder.named("dead_lettered"))
 
     assert [part for part, _ in recorder.named("failed")] == ["processor"]
     assert recorder.named("dead_lettered") == [("c", 1, error)]

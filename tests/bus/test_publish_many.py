@@ -17,6 +17,7 @@ from django_gomq.bus.errors import (
     QueueFullError,
 )
 from django_gomq.bus.message import Message
+from django_gomq.bus.process.clock import Clock
 from tests.bus.conftest import MakeBroker
 from tests.bus.observing import Watcher
 from tests.bus.waiting import (
@@ -87,14 +88,22 @@ def test_an_order_by_key_refuses_priority_before_anything_is_handed_over(
 
 
 def test_delays_of_many_are_kept(broker: Broker) -> None:
-    handled: list[int] = []
-    broker.consume("a.b", lambda m: handled.append(m.data), name="c")
+    handled: list[tuple[int, float]] = []
 
-    late, soon = numbered(3, delay=1.0), numbered(6)[3:]
+    def handle(message: Message[Any]) -> None:
+        handled.append((message.data, Clock.monotonic()))
+
+    broker.consume("a.b", handle, name="c")
+
+    began = Clock.monotonic()
+    late, soon = numbered(3, delay=0.2), numbered(6)[3:]
     broker.publish_many([*late, *soon])
 
-    wait_until(lambda: handled == [3, 4, 5, 0, 1, 2])
+    wait_until(lambda: len(handled) == 6)
     wait_until_settled(broker)
+    assert sorted(number for number, _ in handled) == list(range(6))
+    assert [number for number, _ in handled if number > 2] == [3, 4, 5]
+    assert all(moment >= began + 0.2 for number, moment in handled if number < 3)
 
 
 def test_a_handler_that_publishes_many_does_not_wait(make_broker: MakeBroker) -> None:
@@ -122,6 +131,7 @@ def test_watchers_see_each_of_many(make_broker: MakeBroker) -> None:
     broker.pause("c")
     broker.publish(Message("a.b"))
     wait_until(lambda: broker.stats().consumers["c"].depth == 1)
+    wait_until(lambda: broker.stats().queues["a.b"].depth == 0)
 
     answers = broker.publish_many(numbered(3))
 

@@ -208,11 +208,20 @@ def test_a_server_is_asked_rarely_where_the_answer_takes_long(
         pauses.append(pause)
         return len(pauses) == 3
 
-    times = iter([0.0, 9.0, 200.0, 200.1])
+    times, samplers = iter([0.0, 9.0, 200.0, 200.1]), set[int]()
+    real_time = Clock.monotonic
+
+    def tell_time() -> float:
+        return next(times) if threading.get_ident() in samplers else real_time()
+
+    def sample() -> None:
+        samplers.add(threading.get_ident())
+        Sampler(server, print)._run(stop)  # which claims the thread
+
     monkeypatch.setattr(stop, "wait", wait)
     with monkeypatch.context() as patched:
-        patched.setattr(Clock, "monotonic", lambda: next(times))
-        run_threads(lambda: Sampler(server, print)._run(stop))  # which it claims
+        patched.setattr(Clock, "monotonic", tell_time)
+        run_threads(sample)
 
     first, long, usual = pauses
     assert (first, long) == (0.0, 180.0)
@@ -228,6 +237,7 @@ def test_a_server_that_is_away_keeps_no_stop_from_its_end(
     remainder = broker.close()
 
     assert remainder.is_clean
+    wait_until(lambda: failures(recorder))
     assert failures(recorder) == [("stop", "close")]
 
 

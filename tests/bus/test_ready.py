@@ -21,10 +21,39 @@ def ready() -> ReadyQueue[int]:
     return ReadyQueue()
 
 
+class Bed:
+    """A lock that knows when its sleeper has looked again and lies down."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.locked = self._lock.locked
+        self.is_slept_in = False
+
+    def acquire(self, timeout: float = -1) -> bool:
+        self.is_slept_in = self.locked()
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def wait_until_asleep(ready: ReadyQueue[int], sleepers: int) -> None:
+    beds: Any = ready._sleepers
+    wait_until(lambda: sum(bed.is_slept_in for bed in list(beds)) == sleepers)
+
+
 def sleep_with(
     ready: ReadyQueue[int], sleepers: int, work: Callable[[], object]
 ) -> list[int | None]:
     """Run ``work`` once that many threads sleep; return the item that each got."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Lock", Bed)
+        return _sleep_with(ready, sleepers, work)
+
+
+def _sleep_with(
+    ready: ReadyQueue[int], sleepers: int, work: Callable[[], object]
+) -> list[int | None]:
     got: deque[int | None] = deque()
     threads = [
         threading.Thread(target=lambda: got.append(ready.next()), daemon=True)
@@ -32,7 +61,7 @@ def sleep_with(
     ]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(ready._sleepers) == sleepers)
+    wait_until_asleep(ready, sleepers)
     work()
     for thread in threads:
         thread.join(LONG)
@@ -322,27 +351,22 @@ def test_a_sleeper_that_finds_work_before_its_waker_is_done_can_be_woken_again(
 def test_a_wake_up_that_a_signal_handler_ends_keeps_nobody_asleep_for_ever(
     ready: ReadyQueue[int], monkeypatch: pytest.MonkeyPatch, sleepers: int
 ) -> None:
-    class Bed:
-        def __init__(self) -> None:
-            self._lock = threading.Lock()
-            self.acquire = self._lock.acquire
-            self.locked = self._lock.locked
-
+    class InterruptedBed(Bed):
         def release(self) -> None:
             if not interrupted.is_set():
                 interrupted.set()
                 raise Interrupted
-            self._lock.release()
+            super().release()
 
     interrupted, got = threading.Event(), deque[int | None]()
-    monkeypatch.setattr("django_gomq.bus.worker.ready_queue.Lock", Bed)
+    monkeypatch.setattr(module, "Lock", InterruptedBed)
     threads = [
         threading.Thread(target=lambda: got.append(ready.next()), daemon=True)
         for _ in range(sleepers)
     ]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(ready._sleepers) == sleepers)
+    wait_until_asleep(ready, sleepers)
 
     with pytest.raises(Interrupted):
         ready.add(1)

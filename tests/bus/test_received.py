@@ -162,7 +162,7 @@ def test_a_pool_of_processes_can_be_given_a_typed_one() -> None:
     found = typed()
 
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        answer = pool.submit(read, found).result(60)
+        answer = pool.submit(read, found).result(240)
 
     assert answer == (found.id, Saved(record_id=7), 3, "k")
 

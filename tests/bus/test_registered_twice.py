@@ -344,7 +344,11 @@ def test_a_decorator_that_was_given_no_handler_is_told(
         registry.consumer("mail.sent")  # no "@"
         registry.consumer("mail.sent", name="audit")(handle)
 
-    (line,) = [one.getMessage() for one in caplog.records]
+    (line,) = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "gomq.registry"
+    ]
     assert line.startswith(f"consumer(...) in {__file__}, line ")
     assert line.endswith("registers nothing: write @consumer(...) above a function")
     assert list(found()) == ["audit"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Event
 from typing import Any
 
@@ -22,6 +23,7 @@ from django_gomq.bus.process.clock import Clock
 from django_gomq.bus.retry import Retry
 from tests.bus.observing import Recorder
 from tests.bus.spilling import Process, SharedTable, lose
+from tests.bus.stopping import let_stops_wait
 from tests.bus.waiting import LONG, wait_until, wait_until_settled
 
 
@@ -37,6 +39,13 @@ class Handler:
         assert self.gate.wait(LONG)
         self.numbers.append(message.data)
         self.attempts.append(message.attempt)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let neither a start nor a stop give up because a machine is busy."""
+    let_stops_wait(monkeypatch)
+    monkeypatch.setattr("django_gomq.bus.worker.spiller.CHECK_SECONDS", LONG)
 
 
 @pytest.fixture
@@ -88,10 +97,9 @@ def test_what_finds_no_room_is_stored_and_comes_back_in_order(
     process = start(handler, **options)
 
     process.send(*range(400), key="k")
-    wait_until(lambda: stored(table) >= 396)
-    stats = process.stats()
-    assert (stats.dropped, stats.unaccounted) == ({}, 0)
-    assert stats.spilled == stored(table)
+    wait_until(lambda: process.stats().spilled == stored(table) >= 396)
+    wait_until(lambda: process.stats().unaccounted == 0)
+    assert process.stats().dropped == {}
     handler.gate.set()
     wait_until_settled(process.broker)
 
@@ -155,12 +163,12 @@ def test_without_a_store_that_answers_the_type_is_held_back_and_nothing_is_dropp
         while True:
             process.broker.publish(Message("a.b", b"%d" % sent), timeout=0.05)
             sent += 1
+    wait_until(lambda: recorder.named("failed"))
 
     table.is_up = True
     handler.gate.set()
     wait_until_settled(process.broker)
     assert handler.numbers == list(range(sent))
-    assert recorder.named("failed"), "nobody was told"
     assert len(recorder.named("failed")) < 3, "told more than once for each outage"
 
 
@@ -185,20 +193,21 @@ def test_only_order_waits_for_a_store_that_is_away(
     process.send(*range(10), key="k")
     wait_until(lambda: process.stats().in_flight and stored(table) == 7)
     table.is_up = False
-    process.send(*range(10, 14), key="k")
+    asked = len(table.calls)
+    process.send(10, key="k")
+    wait_until(lambda: "write" in table.calls[asked:])  # which was perhaps stored
+    process.send(11, 12, 13, key="k")
     wait_until(lambda: process.stats().spilled == 11)
 
     handler.gate.set()
-    most = [0, 1, 2] if is_ordered else [0, 1, 2, 10, 11, 12, 13]
-    wait_until(lambda: process.stats().depth + process.stats().in_flight == 0)
-    wait_until(lambda: len(handler.numbers) >= len(most) - 4 * (not is_ordered))
+    most = [0, 1, 2] if is_ordered else [0, 1, 2, 11, 12, 13]
+    wait_until(lambda: len(handler.numbers) >= len(most))
     asked = len(table.calls)
-    # By which it is asked first depends on when it was looked last. It did not answer.
-    wait_until(lambda: {"write", "take"} & set(table.calls[asked:]))
+    wait_until(lambda: "write" in table.calls[asked:])
+    assert handler.numbers == most
     table.is_up = True
     wait_until_settled(process.broker)
 
-    assert handler.numbers[:3] == [0, 1, 2]
     assert sorted(handler.numbers) == list(range(14))
     if is_ordered:
         assert handler.numbers == list(range(14))
@@ -211,8 +220,9 @@ def test_what_a_stop_leaves_is_stored_and_the_next_process_goes_on(
     one.send(*range(20), key="k")
     wait_until(lambda: one.stats().in_flight)
 
-    handler.gate.set()  # for the thread that outlives the stop
     one.broker.pause("c")
+    handler.gate.set()
+    wait_until(lambda: not one.stats().in_flight)
     remainder = one.close()
 
     left = 20 - len(handler.numbers)
@@ -229,27 +239,27 @@ def test_what_a_stop_leaves_is_stored_and_the_next_process_goes_on(
 
 
 def test_what_a_stop_finds_queued_is_stored_too(
-    start: Start,
-    table: SharedTable,
-    handler: Handler,
-    monkeypatch: pytest.MonkeyPatch,
+    start: Start, table: SharedTable, handler: Handler
 ) -> None:
-    monkeypatch.setattr("django_gomq.bus.runtime.SPILL_SECONDS", LONG)
     process = start(handler, queue=10)
     process.broker.start()
     process.broker.pause("c")
     wait_until(lambda: "adopt" in table.calls)
     table.gate.clear()
+    subscription = process.broker._current_runtime().subscription("c")
     sent = 0
-    with pytest.raises(PublishTimeoutError):
-        while True:
-            process.broker.publish(Message("a.b", b"%d" % sent), timeout=1.0)
+
+    def depth() -> int:
+        return process.broker.stats().queues["a.b"].depth
+
+    while subscription.inlet.has_room or depth() < 10:
+        with suppress(PublishTimeoutError):
+            process.broker.publish(Message("a.b", b"%d" % sent), timeout=0.05)
             sent += 1
-    assert process.broker.stats().queues["a.b"].depth == 10
 
     with ThreadPoolExecutor() as pool:
         closing = pool.submit(process.close)
-        wait_until(lambda: process.broker.stats().queues["a.b"].depth == 0)
+        wait_until(lambda: depth() == 0)
         table.gate.set()
         remainder = closing.result()
 
@@ -325,8 +335,9 @@ def test_a_stop_has_an_end_and_counts_what_it_could_not_store(
 
 
 def test_a_stop_goes_on_where_the_store_is_away(
-    start: Start, table: SharedTable, handler: Handler
+    start: Start, table: SharedTable, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("django_gomq.bus.runtime.SPILL_SECONDS", 0.5)
     process = start(handler)
     process.broker.start()
     process.broker.pause("c")
@@ -340,12 +351,8 @@ def test_a_stop_goes_on_where_the_store_is_away(
 
 
 def test_a_stop_stores_what_it_can_once_the_store_is_back(
-    start: Start,
-    table: SharedTable,
-    handler: Handler,
-    monkeypatch: pytest.MonkeyPatch,
+    start: Start, table: SharedTable, handler: Handler
 ) -> None:
-    monkeypatch.setattr("django_gomq.bus.runtime.SPILL_SECONDS", LONG)
     process = start(handler)
     process.broker.start()
     process.broker.pause("c")
@@ -528,6 +535,7 @@ def test_what_cannot_be_stored_is_dropped_and_told(
     wait_until_settled(process.broker)
 
     assert process.stats().dropped == {("a.b", DropReason.CHANNEL_FULL): 1}
+    wait_until(lambda: recorder.named("dropped"))
     assert recorder.named("dropped") == [("c", 1, DropReason.CHANNEL_FULL)]
     assert handler.numbers == [*range(7), *range(8, 20)]
 
@@ -553,9 +561,8 @@ def test_a_broker_without_a_place_to_store_refuses_to_spill() -> None:
 
 
 def test_what_comes_back_in_the_midst_of_a_stop_is_stored_again(
-    start: Start, table: SharedTable, handler: Handler, monkeypatch: pytest.MonkeyPatch
+    start: Start, table: SharedTable, handler: Handler
 ) -> None:
-    monkeypatch.setattr("django_gomq.bus.runtime.SPILL_SECONDS", LONG)
     process = start(handler)
     process.send(*range(20))
     wait_until(lambda: process.stats().in_flight and stored(table) == 17)
@@ -563,6 +570,7 @@ def test_what_comes_back_in_the_midst_of_a_stop_is_stored_again(
     table.gate.clear()
     handler.gate.set()
     wait_until(lambda: "take" in table.calls)  # and waits for its answer
+    wait_until(lambda: handler.numbers == [0, 1, 2] and not process.stats().in_flight)
 
     with ThreadPoolExecutor() as pool:
         closing = pool.submit(process.close)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -45,8 +46,9 @@ def flush(timers: Timers) -> None:
     assert done.wait(LONG)
 
 
-def set_clock(patch: pytest.MonkeyPatch, now: float) -> None:
+def stop_clock(patch: pytest.MonkeyPatch) -> None:
     """Stop the clock for this module, not for threads of others."""
+    now = time.monotonic()
     patch.setattr(module, "Clock", SimpleNamespace(monotonic=lambda: now))
 
 
@@ -55,11 +57,15 @@ def is_asleep(timers: Timers) -> bool:
     return bool(waiters._waiters)
 
 
-def test_calls_run_when_they_are_due(timers: Timers) -> None:
+def test_calls_run_when_they_are_due(
+    timers: Timers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran: list[str] = []
-    timers.after(0.002, lambda: ran.append("later"))
-    timers.after(0.001, lambda: ran.append("soon"))
-    timers.after(0.003, lambda: ran.append("last"))
+    with monkeypatch.context() as patch:
+        stop_clock(patch)
+        timers.after(0.002, lambda: ran.append("later"))
+        timers.after(0.001, lambda: ran.append("soon"))
+        timers.after(0.003, lambda: ran.append("last"))
 
     timers.start()
     wait_until(lambda: len(ran) == 3)
@@ -82,7 +88,7 @@ def test_calls_of_one_moment_run_in_their_order(
 ) -> None:
     ran: list[int] = []
     with monkeypatch.context() as patch:
-        set_clock(patch, 0.0)
+        stop_clock(patch)
         for number in range(20):
             timers.after(0, lambda number=number: ran.append(number))  # type: ignore[misc]
 
@@ -189,7 +195,10 @@ def test_an_idle_thread_wakes_once_a_second() -> None:
     assert module.TICK_SECONDS == 1.0
 
 
-def test_a_regular_call_does_not_run_at_once(timers: Timers) -> None:
+def test_a_regular_call_does_not_run_at_once(
+    timers: Timers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 1e6)
     ran: list[int] = []
     timers.every_second(lambda: ran.append(1))
     timers.start()
@@ -230,6 +239,7 @@ def test_a_stop_ends_the_thread(timers: Timers) -> None:
     timers.stop()
     timers.stop()
 
+    thread_of(timers).join(LONG)
     assert not thread_of(timers).is_alive()
 
 

@@ -49,7 +49,9 @@ def test_one_burst_wakes_all_the_threads_that_may_help(broker: Broker) -> None:
     for _ in range(8):
         broker.publish(Message("a.b"))
     wait_until(lambda: broker.stats().consumers["c"].depth == 8)
-    subscription = broker._current_runtime().subscription("c")
+    runtime = broker._current_runtime()
+    subscription, worker = runtime.subscription("c"), runtime._worker
+    worker.timers.cancel(worker._supervise)  # it wakes whoever has work
 
     subscription.paused = False
     subscription.notify()  # a single wake-up: each thread must wake the next
@@ -60,18 +62,21 @@ def test_one_burst_wakes_all_the_threads_that_may_help(broker: Broker) -> None:
 
 def test_no_more_threads_than_the_concurrency_handle_at_once(broker: Broker) -> None:
     lock, inside, most = threading.Lock(), [0], [0]
+    together = threading.Barrier(2)
 
     def handle(message: Message[Any]) -> None:
         with lock:
             inside[0] += 1
             most[0] = max(most[0], inside[0])
+        if message.data < 2:
+            together.wait(LONG)
         threading.Event().wait(0.001)
         with lock:
             inside[0] -= 1
 
     broker.consume("a.b", handle, name="c", concurrency=2)
-    for _ in range(60):
-        broker.publish(Message("a.b"))
+    for number in range(60):
+        broker.publish(Message("a.b", b"%d" % number))
     wait_until_settled(broker)
 
     assert most[0] == 2
@@ -281,8 +286,12 @@ def test_a_loop_that_ends_while_it_is_stopped_is_no_trouble() -> None:
     loop, thread = runner._loop, runner._thread
     assert loop is not None
     assert thread is not None
-    runner._has_ended = True
-    loop.call_soon_threadsafe(loop.stop)
+
+    def end() -> None:
+        runner._has_ended = True
+        loop.stop()
+
+    loop.call_soon_threadsafe(end)
     thread.join(LONG)
     runner._thread = threading.current_thread()  # as if it had been alive
 

@@ -79,7 +79,8 @@ def serving(
     subprocess.run(migrate, env=environ, check=True, timeout=SECONDS)
     command = [sys.executable, "-m", "gunicorn", "tests.conservation.ledger.wsgi"]
     command += ["--bind", "127.0.0.1:0", "--workers", "3", "--threads", "4"]
-    command += ["--keep-alive", "0", "--no-control-socket"]
+    # For so long a connection may wait for its request.
+    command += ["--keep-alive", str(int(SECONDS)), "--no-control-socket"]
     command += ["--max-requests", str(recycle_after)]
     command += ["--max-requests-jitter", str(recycle_after // 4)]
     log = folder / "gunicorn.log"

@@ -11,6 +11,7 @@ from http.client import HTTPConnection
 from tests.django_site.waiting import SECONDS
 
 VISITORS = 8
+_ALONE = {"Connection": "close"}
 
 
 def visit(port: int, requests: int) -> Counter[str]:
@@ -30,7 +31,7 @@ def _visit(port: int, next_number: Callable[[], int], last: int) -> Counter[str]
         # A connection for each: one that a recycled worker closes beneath a request
         # leaves it open whether that was answered.
         connection = HTTPConnection("127.0.0.1", port, timeout=SECONDS)
-        connection.request("GET", f"/enter?number={number}")
+        connection.request("GET", f"/enter?number={number}", headers=_ALONE)
         response = connection.getresponse()
         answers[f"{response.status} {response.read().decode()}"] += 1
         connection.close()
