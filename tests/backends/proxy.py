@@ -18,9 +18,11 @@ class Proxy:
         self._threads: list[Thread] = []
         self._sockets: list[socket.socket] = []
         self._forgotten: list[socket.socket] = []
+        self._unanswered: list[socket.socket] = []
         self._passes = Event()
         self._passes.set()
-        self._loses_answer = self._swallows_answers = False
+        self._loses_answer = False
+        self._loses_to: bytes | None = None
         self._start(self._take)
 
     @property
@@ -52,14 +54,14 @@ class Proxy:
         self._loses_answer = True
 
     @contextmanager
-    def losing_answers(self) -> Iterator[None]:
-        """Let the server hear everything, and say nothing; cut everybody off then."""
-        self._swallows_answers = True
+    def losing_answers(self, to: bytes) -> Iterator[None]:
+        """Let the server hear all, and cut who says this off from the answer."""
+        self._loses_to = to
         try:
             yield
         finally:
+            self._loses_to = None
             self.cut()
-            self._swallows_answers = False
 
     @property
     def is_connected(self) -> bool:
@@ -118,12 +120,16 @@ class Proxy:
         with suppress(OSError):
             while data := source.recv(65_536):
                 self._passes.wait()
-                is_swallowed = are_answers and self._swallows_answers
-                if is_swallowed or source in self._forgotten:
+                if source in self._forgotten:
                     continue
                 if are_answers and self._loses_answer:
                     self._loses_answer = False
                     break
+                if are_answers and source in self._unanswered:
+                    break
+                word = self._loses_to
+                if not are_answers and word is not None and word in data:
+                    self._unanswered.append(target)
                 target.sendall(data)
         _end(source)
         _end(target)

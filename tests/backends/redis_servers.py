@@ -17,6 +17,7 @@ import redis
 from django_gomq.backends.redis import RedisBackend
 from django_gomq.bus.backend import Backend
 from django_gomq.testing.conformance import Harness
+from django_gomq.testing.conformance.site import Process
 from tests.absent import absent
 from tests.backends.proxy import Proxy, before
 from tests.django_site.waiting import wait_until
@@ -128,16 +129,14 @@ class RedisHarness(Harness):
         self.options: dict[str, Any] = {
             "url": f"redis://127.0.0.1:{self.proxy.port}/0",
             "lease": LEASE,
-            "timeout": 2.0,
+            "timeout": 30.0,
+            "connect_timeout": 30.0,
             "max_deliveries": MOST,
         }
         self._is_up = True
-        self._backends: list[RedisBackend] = []
 
     def make_backend(self) -> Backend:
-        backend = RedisBackend(**self.options)
-        self._backends.append(backend)
-        return backend
+        return RedisBackend(**self.options)
 
     def close(self) -> None:
         with self.server.client() as client:
@@ -161,16 +160,19 @@ class RedisHarness(Harness):
 
     @contextmanager
     def lose_answers(self) -> Iterator[None]:
-        for backend in self._backends:
-            # One that cannot connect sends nothing.
-            with backend._connections.borrow() as connection:
-                connection.ask([("PING",)])
-        with self.proxy.losing_answers():
+        with self.proxy.losing_answers(to=b"specversion"):  # which each event has
             yield
 
     def put_garbage(self, event_type: str) -> None:
         with self.server.client() as client:
             client.xadd(f"{{gomq}}:e:{event_type}", {"event": b"\xff"})
+
+
+def hurry(process: Process, seconds: float) -> None:
+    """Let it wait no longer for an answer of its server from now on."""
+    backend = process.broker.backend
+    assert isinstance(backend, RedisBackend)
+    backend._server.timeout = backend._publisher._timeout = seconds
 
 
 # A script, as a process may settle or claim meanwhile.

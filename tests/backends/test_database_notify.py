@@ -13,13 +13,20 @@ import psycopg
 import pytest
 from django.db import connections
 
-from django_gomq.backends.database import DatabaseBackend, notify
+from django_gomq.backends.database import notify
 from django_gomq.backends.database.notify import CHANNEL, PAUSE
 from django_gomq.bus.backend import Backend
 from django_gomq.bus.hooks import Hook
 from django_gomq.testing.conformance.site import LONG, Notes, Process, Site, wait_until
 from tests.backends import proxy
-from tests.backends.databases import ALIAS, TABLES, DatabaseHarness, database, execute
+from tests.backends.databases import (
+    ALIAS,
+    TABLES,
+    DatabaseHarness,
+    PatientBackend,
+    database,
+    execute,
+)
 from tests.backends.test_database_idle import LOOKS, counted, looks
 from tests.django_site import postgres
 from tests.django_site.pgbouncer import bouncing
@@ -36,7 +43,7 @@ class NotifyingHarness(DatabaseHarness):
         self._options = {"notify": True, **options}
 
     def make_backend(self) -> Backend:
-        return DatabaseBackend(using=ALIAS, **self._options)
+        return PatientBackend(using=ALIAS, **self._options)
 
 
 class Failures(Hook):
@@ -206,7 +213,7 @@ def test_a_listener_finds_out_that_its_connection_died_in_silence(
     with (
         proxy.before(str(address["HOST"]), int(str(address["PORT"]))) as between,
         served(address, PORT=between.port),
-        site_of(NotifyingHarness(answer_timeout=1.0)) as site,
+        site_of(NotifyingHarness(answer_timeout=3.0)) as site,
     ):
         worker, notes = site.process(), Notes()
         worker.consume(notes)
@@ -321,6 +328,7 @@ def test_a_child_of_a_fork_sends_on_a_connection_of_its_own(
 
 def _send_in_child(sender: Process) -> NoReturn:
     try:
+        notify._JOIN_SECONDS = LONG  # type: ignore[misc]
         sender.send(2)
         sender.close()
         os._exit(0)

@@ -10,7 +10,6 @@ from contextlib import suppress
 import pytest
 from django.db import OperationalError, connections
 
-from django_gomq.backends.database import DatabaseBackend
 from django_gomq.bus.backend import Backend
 from django_gomq.testing.conformance.site import (
     LONG,
@@ -20,19 +19,24 @@ from django_gomq.testing.conformance.site import (
     wait_until,
 )
 from tests.backends import proxy
-from tests.backends.databases import ALIAS, DatabaseHarness, execute
+from tests.backends.databases import (
+    ALIAS,
+    DatabaseHarness,
+    PatientBackend,
+    execute,
+)
 from tests.backends.vendors import VENDORS
 
 PROXIED = "proxied"
 LEASE = 15.0
-ANSWER = 1.0
+ANSWER = 3.0
 
 
 class ProxiedHarness(DatabaseHarness):
     """Its processes reach the server through a proxy, and the test directly."""
 
     def make_backend(self) -> Backend:
-        return DatabaseBackend(using=PROXIED, lease=LEASE, answer_timeout=ANSWER)
+        return PatientBackend(using=PROXIED, lease=LEASE, answer_timeout=ANSWER)
 
 
 @pytest.fixture(scope="module", params=["postgresql", "mariadb"])

@@ -10,7 +10,7 @@ from django.db import connections
 
 from django_gomq.testing.conformance.site import Site, wait_until
 from tests.backends.databases import ALIAS, execute
-from tests.backends.workers import SHORT_LEASE
+from tests.backends.workers import SHORT_LEASE, THREADS
 from tests.backends.workers.site import WorkerSite
 
 PREFETCHED = 500
@@ -43,7 +43,7 @@ def test_a_poison_message_among_500_costs_its_neighbours_nothing(
         site.emit("work.done", *events)
         wait_until(lambda: worker.has_ended)
         worker.outlive()
-    assert execute(HELD)[0][0] > 10  # so many neighbours, and more on a fast machine
+    assert execute(HELD)[0][0] > 1  # it has neighbours, on a fast machine many
 
     deaths = 1
     for _ in range(MAX_WORKERS):
@@ -52,8 +52,8 @@ def test_a_poison_message_among_500_costs_its_neighbours_nothing(
                 lambda: (
                     worker.has_ended
                     or (
-                        not execute("SELECT 1 FROM gomq_delivery LIMIT 1")
-                        and not execute("SELECT 1 FROM gomq_outbox LIMIT 1")
+                        not execute("SELECT 1 FROM gomq_outbox LIMIT 1")
+                        and not execute("SELECT 1 FROM gomq_delivery LIMIT 1")
                     )
                 )
             )
@@ -77,10 +77,8 @@ def test_a_process_that_was_stopped_for_longer_than_its_lease_loses_it_and_says_
     numbers = range(20)
     with site.worker() as stopped:
         warm_up(site)
-        events = [{"number": number} for number in numbers]
-        site.emit("work.done", {**events[0], "gate": "open"}, *events[1:])
-        wait_until(lambda: execute(HELD) == [(len(numbers),)])
-        wait_until(lambda: 0 in site.numbers("begun"))
+        site.emit("work.done", *({"number": nth, "gate": "open"} for nth in numbers))
+        wait_until(lambda: 0 in site.numbers("begun") and execute(HELD)[0][0] > 1)
         stopped.stop()
         site.touch("open")
         with site.worker() as other:
@@ -95,7 +93,9 @@ def test_a_process_that_was_stopped_for_longer_than_its_lease_loses_it_and_says_
         site.wait_until_done()
         stopped.drain()
     done = Counter(number for number in site.numbers("done") if number >= 0)
-    assert done == Counter([0, *numbers, 20])
+    twice = {number for number in site.numbers_of(stopped) if number in numbers}
+    assert len(twice) <= THREADS  # it began no other once it went on
+    assert done == Counter([*numbers, *twice, 20])
     assert execute("SELECT 1 FROM gomq_dead_letter") == []
 
 

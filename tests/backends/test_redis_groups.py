@@ -333,8 +333,9 @@ def test_the_name_of_a_dead_process_goes_when_it_holds_nothing(
 
 
 def test_a_process_takes_its_name_along_at_a_stop(
-    redis_site: Site, redis_client: Any
+    redis_site: Site, redis_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("django_gomq.bus.runtime.STOP_SECONDS", LONG)
     process = redis_site.process()
     process.consume(Notes())
     process.send(1)
@@ -388,9 +389,13 @@ def test_a_process_holds_no_more_than_there_is_room_for(
 
     process.broker.start()
 
-    wait_until(lambda: process.stats().depth + process.stats().in_flight == 2)
-    before = process.calls.done("stats")
-    wait_until(lambda: process.calls.done("stats") == before or True)
+    def held_here() -> int:
+        stats = process.stats()
+        return stats.depth + stats.in_flight
+
+    wait_until(lambda: held_here() == 2)
+    fetches = process.calls.done("fetch")
+    wait_until(lambda: process.calls.done("fetch") > fetches + 1)
     held = [redis_client.xpending(f"{{gomq}}:e:{each}", CONSUMER) for each in types]
     assert sum(each["pending"] for each in held) == 2
     gate.open()

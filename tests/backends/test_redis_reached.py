@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import redis
 
-from django_gomq.bus.errors import BackendUnavailableError
-from django_gomq.testing.conformance.site import Notes, Site, wait_until
+from django_gomq.bus.errors import BackendUnavailableError, PublishError
+from django_gomq.testing.conformance.site import EVENT, Notes, Site, wait_until
 from tests.absent import absent
 from tests.architecture.interpreter import run_python
 from tests.backends.redis_servers import (
     RedisHarness,
+    RedisServer,
     harness_on,
     program_of,
     running,
@@ -27,6 +28,16 @@ from tests.ports import free_port
 
 class OnTLS(RedisHarness):
     pass
+
+
+class Watched(RedisHarness):
+    """Its server stays away once it was stopped: the Sentinels have another."""
+
+    def start_server(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 @contextmanager
@@ -117,8 +128,8 @@ def sentinel(kind: str, folder: Path, master: int) -> Iterator[int]:
     (folder / "sentinel.conf").write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
         f"sentinel monitor events 127.0.0.1 {master} 1\n"
-        "sentinel down-after-milliseconds events 1000\n"
-        "sentinel failover-timeout events 3000\n"
+        "sentinel down-after-milliseconds events 60000\n"
+        "sentinel failover-timeout events 60000\n"
     )
     program = program_of(kind)
     with (folder / "sentinel.log").open("wb") as log:
@@ -146,29 +157,43 @@ def _asked(client: Any, name: str) -> Any:
 def test_the_sentinels_say_who_the_server_is_also_after_a_failover(
     redis_kind: str, tmp_path: Path
 ) -> None:
-    master = RedisHarness.server
-    place = f"127.0.0.1 {master.port}"
     with (
-        running(redis_kind, "--replicaof", place) as replica,
-        sentinel(redis_kind, tmp_path, master.port) as port,
+        harness_on(redis_kind, Watched),
+        running(redis_kind, *_replica_of(Watched.server)) as replica,
+        sentinel(redis_kind, tmp_path, Watched.server.port) as port,
         redis.Redis(port=port, protocol=2) as client,
         replica.client() as promoted,
     ):
         wait_until(lambda: _role(promoted) == ("slave", "up"))
         wait_until(lambda: client.sentinel_slaves("events"))
         reached = {"sentinels": [("127.0.0.1", port)], "service": "events"}
-        with site_with(RedisHarness, url="redis://unused/0", **reached) as site:
+        with site_with(Watched, url="redis://unused/0", **reached) as site:
             process, notes = site.process(), Notes()
             process.consume(notes)
             process.send(1)
             wait_until(lambda: process.stats().succeeded == 1)
+            wait_until(lambda: promoted.xlen(f"{{gomq}}:e:{EVENT}") == 1)
 
-            client.sentinel_failover("events")
+            wait_until(lambda: _fails_over(client, "events"))
             wait_until(lambda: _role(promoted)[0] == "master")
+            site.harness.stop_server()
 
             wait_until(lambda: _sends(process, 2))
             wait_until(lambda: 2 in notes.numbers)
             process.close()
+
+
+def _replica_of(server: RedisServer) -> tuple[str, str]:
+    return "--replicaof", f"127.0.0.1 {server.port}"
+
+
+def _fails_over(client: Any, name: str) -> bool:
+    """Whether it was begun: not before the Sentinel knows that a replica is good."""
+    try:
+        client.sentinel_failover(name)
+    except redis.ResponseError:
+        return False
+    return True
 
 
 def _role(client: Any) -> tuple[str, str | None]:
@@ -179,7 +204,7 @@ def _role(client: Any) -> tuple[str, str | None]:
 def _sends(process: Any, number: int) -> bool:
     try:
         process.send(number)
-    except BackendUnavailableError:
+    except PublishError:
         return False
     return True
 

@@ -14,13 +14,14 @@ from typing import Any, Final
 import pytest
 from django.db import connections, transaction
 
-from django_gomq.backends.database.connection import DIALECTS
+from django_gomq.backends.database.connection import OwnConnection
 from django_gomq.bus.hooks import Hook
 from django_gomq.bus.message import Message
 from django_gomq.relay import table
 from django_gomq.testing.conformance.site import (
     CONSUMER,
     EVENT,
+    LONG,
     Notes,
     Process,
     Site,
@@ -317,9 +318,9 @@ def test_what_was_refused_can_be_replayed_once_somebody_listens(site: Site) -> N
     process.consume(notes, "nobody.listens", name="suite.late", concurrency=1)
     numbers = [row[0] for row in letters()]
 
-    with connections[ALIAS].cursor() as cursor, transaction.atomic(using=ALIAS):
-        dialect = DIALECTS[connections[ALIAS].vendor]
-        assert table.replay(cursor, dialect, numbers) == numbers
+    own = OwnConnection(ALIAS, LONG)
+    assert own.run(lambda cursor: table.replay(cursor, own.dialect, numbers)) == numbers
+    own.close()
 
     wait_until(lambda: notes.numbers == [1, 2])
     assert letters() == []

@@ -21,6 +21,11 @@ def cut_off_while_busy(site: Site, count: int = 1) -> tuple[Process, Gate]:
     return process, gate
 
 
+def wait_for_one_more(process: Process, call: str) -> None:
+    before = process.calls.done(call)
+    wait_until(lambda: process.calls.done(call) > before)
+
+
 class LostLeaseTheme:
     """What was given to somebody else counts for nothing here."""
 
@@ -121,12 +126,13 @@ class LostLeaseTheme:
         first.consume(gate)
         first.send(1)
         wait_until(lambda: gate.entered)
-        second.consume(notes)
 
         for _ in range(3):
-            before = first.calls.done("extend")
-            wait_until(lambda: first.calls.done("extend") > before)  # noqa: B023
+            wait_for_one_more(first, "extend")
             site.harness.pass_time(0.4 * lease)
+        wait_for_one_more(first, "extend")
+        second.consume(notes)
+        wait_until(lambda: second.calls.done("fetch") > 2)
 
         gate.open()
         wait_until(lambda: first.stats().succeeded == 1)

@@ -64,7 +64,7 @@ class PrefetchTheme:
         wait_until(lambda: len(notes.handled) == count)
         fetches = [call for call in process.calls.of("fetch") if call.size]
         assert sum(call.size for call in fetches) == count
-        assert len(fetches) < count / 20
+        assert len(fetches) < count / 5
 
     def test_a_full_channel_asks_for_nothing(self, site: Site) -> None:
         if not site.promises("settles"):
@@ -74,11 +74,11 @@ class PrefetchTheme:
         process.send(*range(20), key="k")
         wait_until(lambda: gate.entered)
         wait_until(lambda: process.stats().depth > 1)  # all that it asks for
-        fetches = len(process.calls.of("fetch"))
         began = time.monotonic()
+        fetches = len(process.calls.of("fetch"))
 
         wait_until(lambda: time.monotonic() > began + 0.5)
 
-        seconds = time.monotonic() - began
+        more = len(process.calls.of("fetch")) - fetches
         # Once a second it is called all the same, so that a client can be served.
-        assert len(process.calls.of("fetch")) <= fetches + 2 + seconds
+        assert more <= 2 + time.monotonic() - began

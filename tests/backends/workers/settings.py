@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any, Final
 
+from tests.backends.workers import THREADS
 from tests.django_site.mariadb import use_pymysql
 from tests.settings import DEFAULT_AUTO_FIELD, SECRET_KEY, USE_TZ
 
@@ -25,5 +26,5 @@ GOMQ = {
         }
     },
     "EVENTS": ["work.done", "work.once"],
-    "THREADS": 2,
+    "THREADS": THREADS,
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,17 @@ class Worker:
         assert self.process.wait(SECONDS) == 0, self.log
 
     def stop(self) -> None:
-        """Let it do nothing; returns when all its threads stand still."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+        """Let it do nothing; returns when all its threads stand still.
+
+        And none of them keeps the others from writing.
+        """
+        while True:
+            self.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+            if _is_writable():
+                return
+            self.go_on()
+            wait_until(_is_writable)
 
     def outlive(self) -> None:
         """Let so much time pass, for the database, that its lease is over."""
@@ -68,6 +77,20 @@ class Worker:
 
     def go_on(self) -> None:
         self.process.send_signal(signal.SIGCONT)
+
+
+def _is_writable() -> bool:
+    """Whether somebody else may write: on SQLite nobody while a transaction does."""
+    database = connections.databases[ALIAS]
+    if not database["ENGINE"].endswith("sqlite3"):
+        return True
+    path = database["NAME"]
+    with closing(sqlite3.connect(path, timeout=0.2, isolation_level=None)) as own:
+        try:
+            own.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+    return True
 
 
 class WorkerSite:
@@ -153,6 +176,15 @@ class WorkerSite:
     def numbers(self, kind: str) -> list[int]:
         """The numbers of the messages of which that was written down."""
         return [note.number for note in self.notes if note.kind == kind]
+
+    def numbers_of(self, worker: Worker) -> list[int]:
+        """The numbers of the messages that this worker began to handle."""
+        pid = worker.process.pid
+        return [
+            note.number
+            for note in self.notes
+            if note.kind == "begun" and note.pid == pid
+        ]
 
     def wait_until_done(self) -> None:
         """Wait until nothing is left to do."""
