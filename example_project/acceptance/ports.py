@@ -8,6 +8,7 @@ from typing import Final
 
 # Below those that the system gives to connections, which come and go meanwhile.
 _OTHERS: Final = range(10_000, 20_000)
+_given: Final[set[int]] = set()
 
 
 class ServerError(Exception):
@@ -38,8 +39,14 @@ def _is_free(port: int) -> bool:
 
 
 def free_port(preferred: int = 8000) -> int:
-    """Return the preferred port if nothing listens there, any free one otherwise."""
-    for port in (preferred, *SystemRandom().sample(_OTHERS, 50)):
-        if port and _is_free(port):
+    """Return the preferred port if nothing listens there, any free one otherwise.
+
+    Of the others each is returned once: who has one may not listen there yet.
+    """
+    if preferred and _is_free(preferred):
+        return preferred
+    for port in SystemRandom().sample(_OTHERS, min(len(_OTHERS), 200)):
+        if port not in _given and _is_free(port):
+            _given.add(port)
             return port
     raise ServerError("no free port on 127.0.0.1")

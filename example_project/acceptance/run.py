@@ -51,17 +51,17 @@ def demonstrate(
     return quiet & _verdict(server, counts, scrape)
 
 
-def wait_until_quiet(server: Server) -> tuple[bool, Scrape]:
-    """Scrape until no message is on its way, for ten seconds at most."""
-    deadline = time.monotonic() + QUIET_TIMEOUT
+def wait_until_quiet(
+    server: Server, seconds: float = QUIET_TIMEOUT
+) -> tuple[bool, Scrape]:
+    """Scrape until no message is on its way, for so many seconds at most."""
+    deadline = time.monotonic() + seconds
     scrape = fetch(*server.processes)
     while (still := _left(scrape, server)) and time.monotonic() < deadline:
         time.sleep(0.2)
         scrape = fetch(*server.processes)
     if still:
-        _say(
-            f"NOT QUIET after {QUIET_TIMEOUT:.0f} s: {still:.0f} messages on their way"
-        )
+        _say(f"NOT QUIET after {seconds:.0f} s: {still:.0f} messages on their way")
     return not still, scrape
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from acceptance.scrape import get
@@ -17,6 +18,9 @@ RANGE = "60s"
 NOT_IN_A_DATABASE = ("gomq_server_trimmed", "gomq_relay_up", "gomq_outbox_refused")
 """Metrics of a Redis, and of an outbox before one: tests/backends asks for these."""
 _CHOICES = ("job", "instance", "broker", "event", "consumer")
+
+Query = TypeVar("Query")
+Answer = TypeVar("Answer")
 
 
 class Answers:
@@ -74,3 +78,23 @@ def wait_for(seconds: float, condition: Callable[[], object], what: str) -> None
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         never.wait(0.05)
+
+
+def ask_until(
+    seconds: float, asked: Iterable[Query], ask: Callable[[Query], Answer]
+) -> dict[Query, Answer]:
+    """Ask again those that have no answer so far; return the last answer of each.
+
+    A scrape that fails makes the series stale until the next one, and a rate has an
+    answer after two scrapes.
+    """
+    answers = {query: ask(query) for query in asked}
+
+    def are_all_there() -> bool:
+        missing = [query for query, found in answers.items() if not found]
+        answers.update((query, ask(query)) for query in missing)
+        return all(answers.values())
+
+    with contextlib.suppress(AssertionError):  # the test names those that have none
+        wait_for(seconds, are_all_there, "answers")
+    return answers

@@ -10,7 +10,7 @@ import pytest
 
 from dashboards import reading
 from dashboards.reading import Asked
-from tests.answers import fill, is_for_a_database, wait_for
+from tests.answers import ask_until, fill, is_for_a_database, wait_for
 from tests.observed_clinic import (
     LOSS_WINDOW,
     PATIENCE,
@@ -35,13 +35,20 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
 
 
 def test_every_query_of_every_panel_has_an_answer(observed: Observed) -> None:
+    prometheus = observed.prometheus
     asked = [query for board in BOARDS for query in reading.queries(board)]
+    others = [query for query in asked if not is_for_a_database(query.expr)]
 
-    answers = {query: observed.prometheus.numbers(query.expr) for query in asked}
+    answers = ask_until(
+        PATIENCE,
+        [query for query in asked if query not in others],
+        lambda query: prometheus.numbers(query.expr),
+    )
+    answers |= {query: prometheus.numbers(query.expr) for query in others}
 
-    write_down(answers, observed)
-    missing = [query for query, found in answers.items() if not found]
-    assert missing == [one for one in asked if not is_for_a_database(one.expr)]
+    write_down({query: answers[query] for query in asked}, observed)
+    missing = [query for query in asked if not answers[query]]
+    assert missing == others
 
 
 def test_every_choice_on_a_board_has_values(observed: Observed) -> None:
@@ -55,9 +62,17 @@ def test_every_choice_on_a_board_has_values(observed: Observed) -> None:
 
 
 def test_restarts_and_firing_alerts_are_marked(observed: Observed) -> None:
-    for board in BOARDS:
-        for name, expr in reading.marks(board).items():
-            assert observed.prometheus.numbers(expr), (board["title"], name)
+    marks = {
+        (board["title"], name): expr
+        for board in BOARDS
+        for name, expr in reading.marks(board).items()
+    }
+
+    found = ask_until(
+        PATIENCE, marks, lambda mark: observed.prometheus.numbers(marks[mark])
+    )
+
+    assert [mark for mark, answer in found.items() if not answer] == []
 
 
 def test_latency_panels_have_exemplars_that_name_a_trace(observed: Observed) -> None:
@@ -85,16 +100,30 @@ def test_every_recording_has_series(observed: Observed) -> None:
         one for one in observed.prometheus.rules() if one["type"] == "recording"
     ]
 
-    for rule in recordings:
-        assert observed.prometheus.numbers(rule["name"]), rule["name"]
+    found = ask_until(
+        PATIENCE, [rule["name"] for rule in recordings], observed.prometheus.numbers
+    )
+
+    assert [name for name, answer in found.items() if not answer] == []
 
 
 def test_both_sides_of_every_alert_have_series_that_match(observed: Observed) -> None:
-    alerts = [one for one in observed.prometheus.rules() if one["type"] == "alerting"]
+    prometheus = observed.prometheus
+    alerts = {
+        rule["name"]: rule["query"]
+        for rule in prometheus.rules()
+        if rule["type"] == "alerting"
+    }
+    others = [name for name, query in alerts.items() if not is_for_a_database(query)]
 
-    for rule in alerts:
-        found = observed.prometheus.ask(unconditional(rule["query"]))
-        assert bool(found) is is_for_a_database(rule["query"]), rule["name"]
+    found = ask_until(
+        PATIENCE,
+        [name for name in alerts if name not in others],
+        lambda name: prometheus.ask(unconditional(alerts[name])),
+    )
+    found |= {name: prometheus.ask(unconditional(alerts[name])) for name in others}
+
+    assert [name for name in alerts if not found[name]] == others
 
 
 def test_a_drop_on_purpose_reaches_the_webhook_with_directions(

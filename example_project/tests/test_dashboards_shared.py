@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,12 +17,13 @@ from acceptance.ports import free_port
 from acceptance.server import Server
 from dashboards import reading
 from dashboards.reading import Asked
-from tests.answers import Answers, is_for_a_database, wait_for
+from tests.answers import Answers, ask_until, is_for_a_database, wait_for
 from tests.observed_clinic import PATIENCE, gave_up, load, need_programs
 from watching.observatory import Observatory
 
 GAP = "gomq:conservation_gap:sum"
-HELD = 'gomq:channel_held:sum{consumer="laboratory.analysis"}'
+LABORATORY = '{consumer="laboratory.analysis"}'
+HELD = f"gomq:channel_held:sum{LABORATORY}"
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Seen:
     without_answer: list[Asked]
     processes: float
     gap_under_load: float
-    gap_after_the_kill: dict[str, float]
+    gap_after_the_kill: float
+    """Of the laboratory."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as running:
         folder = tmp_path_factory.mktemp("numbers")
         patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
-        patch.setenv("GUNICORN_CMD_ARGS", "--workers 2")
+        patch.setenv("GUNICORN_CMD_ARGS", "--workers 2 --timeout 120")
         server = running.enter_context(Server(free_port(0), backend="database"))
         site = urlsplit(server.url).netloc
         observatory = running.enter_context(
@@ -57,27 +60,47 @@ def look(server: Server, prometheus: Answers) -> Seen:
         switch.turn("slow")
         wait_for(PATIENCE, lambda: sum(prometheus.numbers(HELD)) > 50, "a full channel")
         asked = [
-            one
+            query
             for board in reading.boards()
-            for one in reading.queries(board)
-            if is_for_a_database(one.expr)
+            for query in reading.queries(board)
+            if is_for_a_database(query.expr)
         ]
-        without_answer = list(asked)
-
-        def have_answers() -> bool:  # a rate has one after two scrapes
-            without_answer[:] = [
-                query for query in without_answer if not prometheus.numbers(query.expr)
-            ]
-            return not without_answer
-
-        with contextlib.suppress(AssertionError):  # the test names those that have none
-            wait_for(PATIENCE, have_answers, "an answer to every query")
-        processes = sum(prometheus.numbers("gomq_processes"))
-        gap = max(prometheus.numbers(f"max_over_time({GAP}[10s])"))
-    kill_workers(server)
-    wait_for(PATIENCE, lambda: max(prometheus.numbers(GAP), default=0) > 0, "the gap")
-    left = {labels["consumer"]: value for labels, value in prometheus.ask(GAP)}
+        answers = ask_until(
+            PATIENCE, asked, lambda query: prometheus.numbers(query.expr)
+        )
+        without_answer = [query for query, found in answers.items() if not found]
+        processes = wait_for_number(
+            lambda: sum(prometheus.numbers("gomq_processes")),
+            lambda number: number == 3,
+        )
+        # A scrape may see a message in two of its places, or in none.
+        balance = f"min_over_time({GAP}[10s])"
+        gap = wait_for_number(
+            lambda: max(prometheus.numbers(balance), default=math.inf),
+            lambda number: number == 0,
+        )
+        # Under load, as what is held would be handled meanwhile on a slow machine.
+        kill_workers(server)
+    left = wait_for_number(
+        lambda: sum(prometheus.numbers(GAP + LABORATORY)), lambda number: number > 10
+    )
     return Seen(without_answer, processes, gap, left)
+
+
+def wait_for_number(
+    ask: Callable[[], float], is_right: Callable[[float], bool]
+) -> float:
+    """Ask until the number is right, or time is up; return the last one."""
+    number = ask()
+
+    def is_so() -> bool:
+        nonlocal number
+        number = ask()
+        return is_right(number)
+
+    with contextlib.suppress(AssertionError):  # the test says which one is wrong
+        wait_for(PATIENCE, is_so, "a number")
+    return number
 
 
 def kill_workers(server: Server) -> None:
@@ -100,4 +123,4 @@ def test_the_books_balance_under_load(seen: Seen) -> None:
 
 
 def test_what_a_kill_took_along_is_the_conservation_gap(seen: Seen) -> None:
-    assert seen.gap_after_the_kill["laboratory.analysis"] > 10
+    assert seen.gap_after_the_kill > 10

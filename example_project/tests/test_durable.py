@@ -21,6 +21,8 @@ from acceptance.server import PROJECT, Backend, Server
 from clinic.simulation.client import Client as Connection
 from clinic.simulation.tally import Tally
 
+PATIENCE = 60.0
+
 
 def kept_by(backend: Mapping[str, Any], *patterns: str) -> dict[str, Any]:
     """Return GOMQ with these events at this backend."""
@@ -95,7 +97,7 @@ def test_a_worker_handles_what_the_server_committed_and_the_books_agree(
     with Server(free_port(0), backend=backend) as server:
         visit(server)
 
-        is_quiet, scrape = wait_until_quiet(server)
+        is_quiet, scrape = wait_until_quiet(server, PATIENCE)
 
         assert is_quiet
         written = rows.written(server.database)

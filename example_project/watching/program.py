@@ -12,7 +12,7 @@ from typing import Self
 from acceptance.scrape import get
 
 START_TIMEOUT = 120
-STOP_TIMEOUT = 10
+STOP_TIMEOUT = 60
 LOG_TAIL = 20
 INSTALL = "apt-get install --no-install-recommends prometheus prometheus-alertmanager"
 

@@ -27,6 +27,7 @@ from tests.ports import free_port
 
 PAGE: Final = ROOT / "docs" / "commands.md"
 ADDRESS: Final = "127.0.0.1:8000"
+STATS: Final = f"gomq stats --timeout {SECONDS:g}"
 _SHOWN: Final = re.compile(r"```console\n\$ (python manage\.py .+)\n((?:.*\n)*?)```")
 # Times differ from run to run, and with them how wide their columns are.
 _TIME: Final = re.compile(r"\d+(\.\d+)?(e-\d+)?(ms|s)\b")
@@ -67,7 +68,7 @@ def run(project: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def _handled(project: Path, source: str) -> int:
-    done = run(project, f"python manage.py gomq stats --json --url {source}")
+    done = run(project, f"python manage.py {STATS} --json --url {source}")
     return sum(one["handled"] for one in json.loads(done.stdout)["consumers"])
 
 
@@ -112,7 +113,8 @@ def test_stats_say_what_the_page_shows(
 
     for command, output in commands:
         here = f"127.0.0.1:{server[1]}"
-        done = run(project, command.replace(ADDRESS, here))
+        patient = command.replace("gomq stats", STATS)
+        done = run(project, patient.replace(ADDRESS, here))
 
         assert done.returncode == 0, done.stderr
         check(command, output, done.stdout.replace(here, ADDRESS))
@@ -123,9 +125,8 @@ def test_every_key_of_the_page_is_there(
 ) -> None:
     listed = json.loads(run(project, "python manage.py gomq list --format json").stdout)
     source = f"http://127.0.0.1:{server[1]}/gomq/metrics"
-    counted = json.loads(
-        run(project, f"python manage.py gomq stats --json --url {source}").stdout
-    )
+    stats = f"python manage.py {STATS} --json --url {source}"
+    counted = json.loads(run(project, stats).stdout)
     page = PAGE.read_text()
 
     for document in (listed, counted):

@@ -12,7 +12,13 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from tests.absent import absent
 from tests.django_site.programs import ROOT, environment
@@ -42,6 +48,8 @@ vera = User.objects.create_user("vera", password="vera", is_staff=True)
 vera.user_permissions.set(Permission.objects.filter(codename__in=[
     "view_recordedconsumer", "view_storeddeadletter"]))
 """
+
+expect.set_options(timeout=SECONDS * 1000)
 
 
 class Clinic:

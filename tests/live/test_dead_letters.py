@@ -186,12 +186,12 @@ def test_a_replayed_one_is_handled(tmp_path: Path) -> None:
 from tests.live.clinic.settings import FOLDER
 anna.get("/mend")
 letters = [bury("GatewayTimeout: 3 s", event_id=None, consumer="billing.ledger",
-    type="billing.invoice.paid", body=b'{"invoice": 4711}')]
+    type="billing.invoice.paid", body=b'{"invoice": 47110}')]
 done = operator.post(ACT, {"do": "replay", "letter": letters[0].pk,
     "last": letters[0].pk}, follow=True)
 charged = FOLDER / "charged"
 nobody.get("/visit?times=9")  # starts the brokers of this process
-wait(lambda: charged.exists() and "4711" in charged.read_text())
+wait(lambda: charged.exists() and "47110" in charged.read_text())
 tell(told=["replayed" in text(done)], left=left())
 """,
     )

@@ -19,6 +19,8 @@ _MANAGE: Final = (
     "import sys; from django.core.management import execute_from_command_line;"
     "sys.argv[0] = 'manage.py'; execute_from_command_line(sys.argv)"
 )
+PATIENT: Final = ("--timeout", f"{SECONDS:g}")
+"""Options of ``gomq stats``, on a machine that does much else."""
 
 
 def command(*arguments: str) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.django_site.programs import serving
 from tests.django_site.waiting import wait_until
-from tests.management.commanding import gomq
+from tests.management.commanding import PATIENT, gomq
 from tests.management.waiting_site import WAITING, WaitingSite, waiting_site
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -29,7 +29,7 @@ def site(folder: Path) -> Iterator[WaitingSite]:
 
 
 def stats(*arguments: str, **environ: str) -> dict[str, Any]:
-    done = gomq("stats", "--json", *arguments, **environ)
+    done = gomq("stats", *PATIENT, "--json", *arguments, **environ)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -78,7 +78,7 @@ def test_looking_leaves_the_directory_as_it_is(site: WaitingSite, folder: Path) 
 
 
 def test_the_table_has_a_row_for_each_consumer_and_event(site: WaitingSite) -> None:
-    done = gomq("stats", "--url", site.url)
+    done = gomq("stats", *PATIENT, "--url", site.url)
 
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
@@ -90,8 +90,9 @@ def test_the_table_has_a_row_for_each_consumer_and_event(site: WaitingSite) -> N
 
 
 def test_what_is_wrong_is_coloured(site: WaitingSite) -> None:
-    plain = gomq("stats", "--url", site.url, "--max-depth", "4")
-    coloured = gomq("stats", "--force-color", "--url", site.url, "--max-depth", "4")
+    page = (*PATIENT, "--url", site.url)
+    plain = gomq("stats", *page, "--max-depth", "4")
+    coloured = gomq("stats", "--force-color", *page, "--max-depth", "4")
 
     assert "\x1b[" not in plain.stdout
     assert "mclinic.statistics (paused)\x1b[0m" in coloured.stdout
@@ -111,7 +112,7 @@ def test_what_is_wrong_is_coloured(site: WaitingSite) -> None:
 def test_a_limit_is_an_exit_code_and_a_sentence(
     site: WaitingSite, limits: tuple[str, ...], code: int, said: str
 ) -> None:
-    done = gomq("stats", "--url", site.url, *limits)
+    done = gomq("stats", *PATIENT, "--url", site.url, *limits)
 
     assert done.returncode == code, done.stderr
     assert ("over: " in done.stdout) is (code == 1)
@@ -119,7 +120,7 @@ def test_a_limit_is_an_exit_code_and_a_sentence(
 
 
 def test_json_says_what_is_over(site: WaitingSite) -> None:
-    done = gomq("stats", "--url", site.url, "--json", "--max-depth", "4")
+    done = gomq("stats", *PATIENT, "--url", site.url, "--json", "--max-depth", "4")
 
     assert done.returncode == 1
     (over,) = json.loads(done.stdout)["over"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from django_gomq.management.stats import sources
 from django_gomq.management.stats.numbers import take
 from django_gomq.management.stats.sources import LocalPages, Page
 from tests.django_site.waiting import SECONDS
-from tests.management.commanding import gomq, run_gomq
+from tests.management.commanding import PATIENT, gomq, run_gomq
 from tests.management.waiting_site import waiting_site
 from tests.ports import free_port, free_range
 
@@ -55,6 +56,10 @@ def answering(
             thread.join(SECONDS)
 
 
+def page_at(url: str, token: str = "") -> Page:
+    return Page(url, token=token, timeout=SECONDS)
+
+
 def refusal(page: Page) -> str:
     with pytest.raises(CommandError) as caught:
         page.read()
@@ -75,7 +80,7 @@ def refusal(page: Page) -> str:
 )
 def test_a_refusal_says_what_to_do(status: int, advice: str) -> None:
     with answering(status) as (url, _):
-        said = refusal(Page(url))
+        said = refusal(page_at(url))
 
     assert f"answers {status}" in said
     assert advice in said
@@ -83,7 +88,7 @@ def test_a_refusal_says_what_to_do(status: int, advice: str) -> None:
 
 def test_a_page_that_is_not_whole_says_why() -> None:
     with answering(503, b"The numbers are not whole: /shared/a.db is away.\n") as page:
-        said = refusal(Page(page[0]))
+        said = refusal(page_at(page[0]))
 
     assert "answers 503" in said
     assert "/shared/a.db is away." in said
@@ -92,7 +97,7 @@ def test_a_page_that_is_not_whole_says_why() -> None:
 def test_no_redirect_is_followed_as_the_token_would_go_along() -> None:
     with answering(200) as (other, asked):
         with answering(302, headers={"Location": other}) as (url, _):
-            said = refusal(Page(url, token=TOKEN))
+            said = refusal(page_at(url, TOKEN))
 
         assert asked == []
     assert other in said
@@ -105,12 +110,12 @@ def test_a_proxy_of_the_environment_is_not_asked(
     monkeypatch.delenv("no_proxy", raising=False)
 
     with answering(200, b"# TYPE gomq_processes gauge\ngomq_processes 1\n") as (url, _):
-        assert [one.name for one in Page(url).read()] == ["gomq_processes"]
+        assert [one.name for one in page_at(url).read()] == ["gomq_processes"]
 
 
 def test_a_page_of_others_says_that_none_of_ours_is_on_it() -> None:
     with answering(200, b"# TYPE up gauge\nup 1.0\n") as (url, _):
-        assert "none of django_gomq" in refusal(Page(url))
+        assert "none of django_gomq" in refusal(page_at(url))
 
 
 @pytest.mark.parametrize(
@@ -126,16 +131,16 @@ def test_a_page_of_others_says_that_none_of_ours_is_on_it() -> None:
 )
 def test_what_is_no_page_of_metrics_is_named_so(body: bytes) -> None:
     with answering(200, body) as (url, _):
-        assert "is no page of metrics" in refusal(Page(url))
+        assert "is no page of metrics" in refusal(page_at(url))
 
 
 def test_an_empty_page_is_not_fine() -> None:
     with answering(200) as (url, _):
-        assert "none of django_gomq" in refusal(Page(url))
+        assert "none of django_gomq" in refusal(page_at(url))
 
 
 def test_a_server_that_is_down_is_asked_about() -> None:
-    page = Page(f"http://127.0.0.1:{free_port()}/gomq/metrics")
+    page = page_at(f"http://127.0.0.1:{free_port()}/gomq/metrics")
 
     assert "cannot be reached" in refusal(page)
 
@@ -149,7 +154,13 @@ def test_a_server_that_does_not_answer_is_not_waited_for_any_longer(
         assert "timed out" in refusal(Page(url, timeout=0.1))
 
 
-def test_a_page_without_end_is_not_read_any_longer() -> None:
+def test_a_page_without_end_is_not_read_any_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = iter([0.0])
+    clock = SimpleNamespace(monotonic=lambda: next(ticks, SECONDS + 1))
+    monkeypatch.setattr(sources, "time", clock)
+
     class Endless(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -166,10 +177,11 @@ def test_a_page_without_end_is_not_read_any_longer() -> None:
     with HTTPServer(("127.0.0.1", 0), Endless) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        said = refusal(Page(f"http://127.0.0.1:{server.server_port}/", timeout=2.0))
+        url = f"http://127.0.0.1:{server.server_port}/"
+        said = refusal(Page(url, timeout=SECONDS))
         thread.join(SECONDS)
 
-    assert "no end after 2 s" in said
+    assert f"no end after {SECONDS:g} s" in said
 
 
 def test_a_guarded_page_wants_the_token_of_the_option_or_of_the_settings(
@@ -181,10 +193,10 @@ def test_a_guarded_page_wants_the_token_of_the_option_or_of_the_settings(
 
     with waiting_site(gomq=GUARDED) as site:
         codes = [
-            gomq("stats", "--url", site.url, *more).returncode
+            gomq("stats", *PATIENT, "--url", site.url, *more).returncode
             for more in [(), ("--token", "another"), ("--token", TOKEN)]
         ]
-        by_settings = run_gomq("stats", "--url", site.url, *own)
+        by_settings = run_gomq("stats", *PATIENT, "--url", site.url, *own)
 
     assert codes == [2, 2, 0]
     assert by_settings.returncode == 0, by_settings.stderr
@@ -217,7 +229,7 @@ def test_without_a_source_the_usual_page_is_read(
 ) -> None:
     with answering(200, PROCESS.format(depth=1, age=0).encode()) as (url, _):
         usual = usual_port(monkeypatch, url)
-        done = gomq("stats", "--json", PROMETHEUS_MULTIPROC_DIR="")
+        done = gomq("stats", *PATIENT, "--json", PROMETHEUS_MULTIPROC_DIR="")
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -232,7 +244,7 @@ def test_the_ports_of_processes_come_first_and_add_up(
         answering(200, PROCESS.format(depth=2, age=3).encode()) as (second, _),
     ):
         pages = local_pages(range(0))
-        pages._ports = [Page(first, token=TOKEN), Page(second), Page(nobody())]
+        pages._ports = [page_at(first, TOKEN), page_at(second), page_at(nobody())]
         usual_port(monkeypatch)
 
         numbers = take(pages.read())
@@ -270,7 +282,7 @@ def test_without_any_numbers_all_that_was_tried_is_told(
     usual = usual_port(monkeypatch)
 
     with override_settings(GOMQ={"METRICS": metrics}):
-        done = gomq("stats", PROMETHEUS_MULTIPROC_DIR="")
+        done = gomq("stats", *PATIENT, PROMETHEUS_MULTIPROC_DIR="")
 
     assert done.returncode == 2
     ports = f"http://127.0.0.1:{first}/metrics to http://127.0.0.1:{last}/metrics"
@@ -283,7 +295,7 @@ def test_what_answers_with_something_else_is_told(
 ) -> None:
     with answering(401) as (url, _):
         usual_port(monkeypatch, url)
-        done = gomq("stats", PROMETHEUS_MULTIPROC_DIR="")
+        done = gomq("stats", *PATIENT, PROMETHEUS_MULTIPROC_DIR="")
 
     assert done.returncode == 2
     assert "answers 401" in done.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from tests.django_site.programs import ROOT, environment
 from tests.django_site.waiting import SECONDS, wait_until
-from tests.management.commanding import command, gomq
+from tests.management.commanding import PATIENT, command, gomq
 from tests.management.terminals import terminal
 from tests.management.waiting_site import WaitingSite, waiting_site
 from tests.ports import free_port
@@ -33,7 +33,7 @@ def watching(
 ) -> Iterator[subprocess.Popen[str]]:
     """Watch ten times a second, and let nothing live on."""
     process = subprocess.Popen(
-        command("stats", "--watch", "0.1", *arguments),
+        command("stats", *PATIENT, "--watch", "0.1", *arguments),
         cwd=ROOT,
         env=environment(),
         stdout=stdout,

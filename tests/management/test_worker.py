@@ -225,7 +225,6 @@ def test_a_terminal_shows_how_the_work_goes(durable: DurableSite) -> None:
         os.close(other)
         while b"\r\x1b[K2 handled, 0 dead letters, 0 in work, 0 here" not in shown:
             shown += os.read(main, 1000)
-        os.write(main, b"")
         assert worker.end() == 0
     os.close(main)
 

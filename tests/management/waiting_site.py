@@ -22,6 +22,7 @@ import django
 django.setup()
 from wsgiref.simple_server import make_server
 from django.core.wsgi import get_wsgi_application
+from django.urls import resolve
 from django_gomq import emit, get_broker
 from django_gomq.observability.metrics import render
 from tests.django_site.clinic.events import RecordSaved
@@ -37,6 +38,7 @@ for number in range(int(os.environ["SITE_WAITING"])):
     emit(RecordSaved(record_id=1))
 wait_until(lambda: counted().depth == int(os.environ["SITE_WAITING"]))
 render("")  # also writes what is shared
+resolve("/gomq/metrics")  # imports the URLs, so that no visitor waits for it
 server = make_server("127.0.0.1", 0, application)
 print(server.server_port, flush=True)
 server.serve_forever()

@@ -184,6 +184,8 @@ def test_a_close_does_not_wait_for_logging_that_blocks(
     assert remainder.dropped == {"drop": 1}
     assert remainder.seconds < LONG / 2
     assert len(blocking.lines) == 1
+    blocking.go_on.set()
+    wait_until(lambda: broker.hooks.flush(LONG))  # no other test gets its lines
 
 
 def test_what_logging_that_blocks_leaves_out_is_counted(

@@ -22,7 +22,7 @@ from django_gomq.observability.logs.hook import (
 )
 
 from .conftest import MakeBroker
-from .live import do_nothing, publish
+from .live import WAIT_SECONDS, do_nothing, publish, wait_until
 
 AT_ONCE = Retry(attempts=2, min_delay=0.0)
 FULL = QueueFullError("The queue of 'a' is full (1).", event="a", broker="default")
@@ -462,7 +462,7 @@ def test_a_running_bus_tells_its_attempts_and_its_loss(
     broker.pause("paused")
     publish(broker, "a")
     publish(broker, "b", 5)
-    broker.close(timeout=0.2)
+    broker.close(timeout=WAIT_SECONDS)
 
     told = [
         (record.levelname, extras(record).get("kind", "stopped"))
@@ -492,6 +492,13 @@ def test_the_payload_is_never_logged(
     broker.pause("drops")
     secret = {"body": b'"S3CRET"', "key": "S3CRET", "headers": {"h": "S3CRET"}}
     publish(broker, "a", 2, **secret)
+
+    def have_ended() -> bool:
+        consumers = broker.stats().consumers
+        failed = [consumers[name].dead_lettered for name in ("fails", "batch")]
+        return [*failed, consumers["postpones"].scheduled] == [2, 2, 2]
+
+    wait_until(have_ended)
     broker.close(timeout=0.2)
 
     assert len(caplog.records) >= 5

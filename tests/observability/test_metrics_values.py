@@ -177,6 +177,7 @@ def test_gauges_show_what_is_held_now(
     publish(broker, "a", delay=100.0)
     assert gate.entered.wait(WAIT_SECONDS)
     wait_until(lambda: broker.stats().consumers["held"].depth == 3)
+    wait_until(lambda: broker.stats().queues["a"].depth == 2)
 
     page = Page(registry)
 

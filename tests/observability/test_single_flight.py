@@ -167,6 +167,8 @@ def test_a_child_that_is_forked_in_the_midst_of_a_page_makes_its_own(
     wait_until(renders.began.is_set)
 
     def ask() -> None:
+        # Its parent may have been in the old one, with its lock.
+        renders.may_end = Event()
         renders.may_end.set()
         assert pages.answer("").body == b"page 2"
 

@@ -17,7 +17,10 @@ settings.configure(
         "django.contrib.contenttypes", "django.contrib.auth", "django.contrib.admin",
         "django.contrib.messages", "django_gomq",
     ],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": NAME}},
+    DATABASES={"default": {
+        "ENGINE": "django.db.backends.sqlite3", "NAME": NAME,
+        "OPTIONS": {"timeout": 60},
+    }},
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     GOMQ={"BROKERS": {"default": BROKER}},
 )

@@ -99,7 +99,6 @@ def uwsgi(
     options: str = _DIE,
     *,
     workers: int = 1,
-    slow_seconds: float = 0.05,
     is_representative: bool = False,
 ) -> Configuration:
     """Return uWSGI with a master and these options."""
@@ -114,7 +113,6 @@ def uwsgi(
         workers=workers,
         trigger="threading",
         cuts_requests_short=_DIE in options,
-        environ={"WARD_SLOW_SECONDS": str(slow_seconds)},
         is_representative=is_representative,
     )
 
@@ -152,8 +150,6 @@ def celery(
         workers=workers,
         trigger="celery",
         speaks="celery",
-        # Its children hear of the end after seconds; a backlog has to be left then.
-        environ={"WARD_SLOW_SECONDS": "0.25"},
         is_representative=is_representative,
     )
 
@@ -221,7 +217,7 @@ RECYCLED: Final = (
     gunicorn(f"{_UVICORN} --max-requests 4", application=_LIFESPAN, trigger="lifespan"),
     uvicorn("--limit-max-requests 4", workers=2),
     # It keeps a worker for ten seconds unless told otherwise.
-    uwsgi(f"{_DIE} --max-requests 4 --min-worker-lifetime 1", slow_seconds=0.2),
+    uwsgi(f"{_DIE} --max-requests 4 --min-worker-lifetime 1"),
     celery("--max-tasks-per-child 4"),
 )
 """Servers that replace a worker after a few requests."""

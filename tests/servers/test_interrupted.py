@@ -26,7 +26,7 @@ from tests.servers.ward.rounds import LAST_ROUNDS
 
 # It is loaded before the fork, as a worker that starts slowly would be aborted too.
 ABORTING: Final = gunicorn(
-    "--timeout 2 --preload --config python:tests.servers.ward.aborting",
+    "--timeout 10 --preload --config python:tests.servers.ward.aborting",
     is_representative=True,
 )
 LIMITING: Final = celery(workers=1)
@@ -34,6 +34,7 @@ LIMITING: Final = celery(workers=1)
 CAPACITY: Final = 5000
 STORM: Final = {
     "WARD_CAPACITY": str(CAPACITY),
+    "WARD_DRAIN_TIMEOUT": "60",
     # Not measured: what is raised in coverage's own code leaves a lock held.
     "COVERAGE_PROCESS_START": "",
     "COVERAGE_PROCESS_CONFIG": "",

@@ -24,8 +24,8 @@ from tests.servers.ward.rounds import Answer
 # What a stop may take beyond the limit of its drain.
 STOP_SECONDS = 1.0
 # A master looks after its workers about once a second, on a machine that does much
-# else. Less than the limit of a drain that is not the one of the settings.
-POLL_SECONDS = 8.0
+# else. Less than the time that servers give a worker which does not end.
+POLL_SECONDS = 20.0
 
 
 @pytest.fixture(params=rows(MATRIX))

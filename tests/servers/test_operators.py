@@ -21,6 +21,8 @@ from tests.servers.matrix import gunicorn
 from tests.servers.serving import Server, serving
 
 TWO_WORKERS = gunicorn(workers=2)
+# As a command counts them, with time to spare until it does.
+RUNNING = "ended IS NULL AND heartbeat > (julianday('now') - 2440587.5) * 86400 - 25"
 
 
 def manage(folder: Path, *words: str) -> str:
@@ -45,17 +47,20 @@ def two_workers(folder: Path, **environ: str) -> Iterator[Server]:
     """Serve the ward, migrated, by two processes that have both begun to emit."""
     skip_if_missing(TWO_WORKERS)
     manage(folder, "migrate", "--verbosity", "0")
-    with serving(TWO_WORKERS, folder, **environ) as server:
+    # A start waits for the first look, and on a busy machine that takes longer.
+    site = {"WARD_FIRST_LOOK_SECONDS": "60", **environ}
+    with serving(TWO_WORKERS, folder, **site) as server:
         emit_in_all(server)
         wait_until(lambda: handled(server) == emitted(server), "the first rounds")
         wait_until(lambda: told(folder) == 2, "both in the table of processes")
         yield server
 
 
-def told(folder: Path) -> int:
+def told(folder: Path, condition: str = "true") -> int:
     """Return how many processes have told of themselves so far."""
     with closing(sqlite3.connect(folder / "db.sqlite3", timeout=60)) as connection:
-        row = connection.execute("SELECT count(*) FROM gomq_site_process").fetchone()
+        count = f"SELECT count(*) FROM gomq_site_process WHERE {condition}"
+        row = connection.execute(count).fetchone()
         return int(row[0])
 
 
@@ -106,6 +111,7 @@ def test_a_recycled_worker_stays_paused(tmp_path: Path) -> None:
         wait_until(lambda: not processes.is_alive(old), "the end of a worker")
         emit_in_all(server)
         wait_until(lambda: told(tmp_path) == 3, "the new one in the table")
+        wait_until(lambda: told(tmp_path, RUNNING) == 2, "the end of the old one")
         again = manage(tmp_path, "gomq", "pause", "ward.slow")
 
         assert reached(again) == (2, 2)

@@ -41,6 +41,7 @@ def test_a_developers_server_drains_when_a_file_changes_and_goes_on_with_the_new
     site = {
         "DJANGO_SETTINGS_MODULE": "changing",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+        "WARD_SLOW_SECONDS": "0.05",
     }
 
     with serving(RELOADED, tmp_path, **site) as server:

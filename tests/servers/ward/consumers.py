@@ -13,7 +13,8 @@ from tests.servers.ward import journal
 SLOW = "ward.round.slow"
 STUCK = "ward.round.stuck"
 FAST = "ward.round.fast"
-SLOW_SECONDS = float(os.environ.get("WARD_SLOW_SECONDS", "0.05"))
+# Processes hear of their end after seconds; a backlog has to be left then.
+SLOW_SECONDS = float(os.environ.get("WARD_SLOW_SECONDS", "0.25"))
 
 
 @consumer(SLOW, name="ward.slow", concurrency=1)

@@ -16,7 +16,14 @@ INSTALLED_APPS = ["django.contrib.contenttypes", "tests.servers.ward"]
 if "WARD_WITHOUT_GOMQ" not in os.environ:
     INSTALLED_APPS.append("django_gomq")
 DATABASES = {
-    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / "db.sqlite3"}
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": FOLDER / "db.sqlite3",
+        "OPTIONS": {
+            "timeout": 60,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+        },
+    }
 }
 
 GOMQ: dict[str, Any] = {}
