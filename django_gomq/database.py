@@ -16,25 +16,21 @@ from typing import Any, Final, cast
 
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.apps import apps
-from django.conf import settings
 from django.db import (
-    DEFAULT_DB_ALIAS,
     close_old_connections,
     connections,
     router,
-    transaction,
 )
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.utils.module_loading import import_string
 
 from django_gomq.bus.channels.spilling import SpillStore
-from django_gomq.bus.consumer import Consumer
 from django_gomq.bus.declarations.handler import Handler
-from django_gomq.bus.errors import ConfigurationError
 from django_gomq.bus.process.fork import is_bus_thread
 from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.bus.worker.environment import Environment, ThreadScope
+from django_gomq.transactions import in_transaction
 
 logger = logging.getLogger("gomq.database")
 
@@ -43,21 +39,6 @@ KEEP_SECONDS: Final = 60.0
 
 _PSYCOPG_POOL_SIZE: Final = 4  # its default
 _IDLE, _OPEN, _BROKEN = 0, 2, 4  # PGTransactionStatusType of libpq
-
-
-def check_atomic(consumer: Consumer, where: str = "") -> None:
-    """Raise ConfigurationError if its ``atomic`` names no database of the settings.
-
-    ``where`` begins the text.
-    """
-    using = consumer.atomic
-    if isinstance(using, str) and using not in settings.DATABASES:
-        known = ", ".join(map(repr, settings.DATABASES))
-        raise ConfigurationError(
-            f"{where}Consumer {consumer.name!r}: atomic={using!r} names no database; "
-            f"there are {known}.",
-            consumer=consumer.name,
-        )
 
 
 def made_here() -> Sized:
@@ -481,11 +462,4 @@ class DjangoEnvironment(Environment):
 
     def in_transaction(self, handler: Handler, using: bool | str) -> Handler:
         """Return the handler, wrapped to run in ``atomic()`` of that database."""
-        alias = using if isinstance(using, str) else DEFAULT_DB_ALIAS
-
-        @functools.wraps(handler)
-        def handle(message: Any) -> Any:
-            with transaction.atomic(using=alias):
-                return handler(message)
-
-        return handle
+        return in_transaction(handler, using)

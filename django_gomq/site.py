@@ -34,7 +34,7 @@ from django_gomq.bus.stats import Remainder
 from django_gomq.bus.worker.worker import Worker
 from django_gomq.capturing import is_live
 from django_gomq.conf import RUNS, BrokerConfig, Config, Run, load
-from django_gomq.database import DjangoEnvironment, check_atomic
+from django_gomq.database import DjangoEnvironment
 from django_gomq.discovery import discover, label_of
 from django_gomq.emitters import Emitters, Routes, adapt
 from django_gomq.loading.backends import maker_of, try_options
@@ -51,6 +51,7 @@ from django_gomq.process.role import (
     signal_timeout,
 )
 from django_gomq.process.shutdown import ShutdownCoordinator, Tell
+from django_gomq.transactions import check_atomic
 
 REPORTING: Final = "django_gomq.operations.reporter.Reporting"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 
 from django_gomq.bus.backend import HistoryFilter
 from django_gomq.bus.delivery import BatchFailed
@@ -120,6 +120,26 @@ def test_an_attempt_that_fails_leaves_no_note_and_is_made_again(
     wait_until(lambda: notes.handled == [(1, 1), (1, 2)])
     process.wait_until_quiet()
     assert effects() == [1]
+
+
+def test_an_attempt_that_was_rolled_back_in_silence_is_made_again(
+    make: Make, effects: Effects
+) -> None:
+    attempts: list[int] = []
+
+    def handle(message: Message[Any]) -> None:
+        attempts.append(message.attempt)
+        write(message)
+        if len(attempts) == 1:  # as Django does where an error of the database is caught
+            transaction.set_rollback(True, using=ALIAS)
+
+    process = make()
+    process.consume(Notes(handle), idempotent=True, retry=SOON)
+
+    process.send(7)
+    wait_until(lambda: process.stats().succeeded)
+
+    assert (attempts, effects()) == ([1, 2], [7])
 
 
 def test_a_batch_has_only_what_was_not_handled(
