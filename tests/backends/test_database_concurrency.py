@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from threading import Event, Lock, Thread
 from typing import Any
 
 import pytest
 from django.db import connections, transaction
+from django.db.backends.utils import CursorWrapper
 
+from django_gomq.backends.database.connection import OwnConnection
 from django_gomq.bus.hooks import Hook
 from django_gomq.bus.message import Message
 from django_gomq.bus.retry import Retry
@@ -128,3 +131,28 @@ def test_a_key_keeps_its_order_through_retries_over_three_processes(
 
     wait_until(lambda: sum(map(len, done.values())) >= count)
     assert done == {f"key {key}": list(range(key, count, 3)) for key in range(3)}
+
+
+def test_the_bus_reads_what_is_committed_whatever_the_site_has_set(
+    vendor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, question = {
+        "postgresql": (
+            {"options": "-c default_transaction_isolation=serializable"},
+            "SHOW transaction_isolation",
+        ),
+        "mariadb": ({"isolation_level": "serializable"}, "SELECT @@tx_isolation"),
+        "sqlite": ({}, "SELECT 'read committed'"),  # it has no such thing
+    }[vendor]
+    mine = connections.databases[ALIAS]
+    monkeypatch.setitem(mine, "OPTIONS", {**mine["OPTIONS"], **options})
+
+    def ask(cursor: CursorWrapper) -> str:
+        cursor.execute(question)
+        ((answer,),) = cursor.fetchall()
+        return str(answer)
+
+    with closing(OwnConnection(ALIAS, LONG)) as own:
+        answer = own.run(ask)
+
+    assert answer.lower().replace("-", " ") == "read committed"

@@ -130,7 +130,7 @@ def test_an_attempt_that_was_rolled_back_in_silence_is_made_again(
     def handle(message: Message[Any]) -> None:
         attempts.append(message.attempt)
         write(message)
-        if len(attempts) == 1:  # as Django does where an error of the database is caught
+        if len(attempts) == 1:  # as where an error of the database is caught
             transaction.set_rollback(True, using=ALIAS)
 
     process = make()

@@ -13,11 +13,11 @@ import pytest
 from django.db import OperationalError, connections
 from django.db.backends.utils import CursorWrapper
 
-from django_gomq.backends.database import upkeep
+from django_gomq.backends.database import rows, upkeep
 from django_gomq.backends.database.connection import DIALECTS, OwnConnection
 from django_gomq.backends.database.processes import ENDED_SECONDS
 from django_gomq.backends.database.rows import RUNNING, first_lease
-from django_gomq.testing.conformance.site import CONSUMER, Notes, Process, Site
+from django_gomq.testing.conformance.site import CONSUMER, EVENT, Notes, Process, Site
 from tests.backends.databases import ALIAS, LEASE, execute
 from tests.bus.waiting import LONG, wait_until
 
@@ -282,3 +282,24 @@ def test_a_reader_that_is_late_begins_no_beats_of_a_process_that_has_left(
     begun = set(threading.enumerate()) - before
     assert not [thread for thread in begun if "pulse" in thread.name]
     backend.close(LONG)
+
+
+def test_what_a_process_claims_after_many_claims_is_freed_by_no_end_of_another(
+    processes: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_CLAIM_BITS", 2)  # instead of 24
+    process, other, gate = processes.process(), processes.process(), processes.gate(9)
+    process.consume(gate, ordered_by_key=True)
+    wait_until(lambda: process.calls.done("fetch"))
+    other.consume(Notes(), EVENT, name="suite.other")
+    wait_until(lambda: other.calls.done("fetch"))
+    other.close()
+
+    for number in range(10):
+        process.send(number, key="k")
+        wait_until(lambda: number in [entered for entered, _ in gate.entered])  # noqa: B023
+
+    (first, *_), *_ = execute("SELECT id FROM gomq_process ORDER BY id")
+    (lease,) = execute("SELECT lease FROM gomq_delivery WHERE state = 1")[0]
+    gate.open()
+    assert lease in range(*rows.leases_of(first))

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from django_gomq.backends.database.rows import Row, among, open_rows
+from django_gomq.backends.database.rows import (
+    Row,
+    among,
+    lease_of,
+    leases_of,
+    open_rows,
+)
 from django_gomq.bus.backend import REPLAYED
 from django_gomq.bus.consumer import make_consumer
 from django_gomq.bus.message import Message
@@ -58,3 +64,8 @@ def test_a_range_stands_for_its_numbers_and_for_no_other(
     numbers: list[int], condition: str
 ) -> None:
     assert among(numbers) == condition
+
+
+@pytest.mark.parametrize("claim", [0, 1, 2**24 - 1, 2**24, 2**24 + 7, 2**40])
+def test_a_lease_is_one_of_its_process_however_many_it_has_claimed(claim: int) -> None:
+    assert lease_of(7, claim) in range(*leases_of(7))

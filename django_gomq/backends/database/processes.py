@@ -28,6 +28,7 @@ from .rows import (
     SUSPECT,
     events_by_consumer,
     first_lease,
+    lease_of,
     leases_of,
     listed,
 )
@@ -149,7 +150,7 @@ class ProcessRecord:
 
     def next_lease(self) -> int:
         """Return the lease of one more claim."""
-        return first_lease(self.id or 0) + next(self._numbers)
+        return lease_of(self.id or 0, next(self._numbers))
 
 
 class Pulse:

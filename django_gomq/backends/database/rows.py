@@ -108,6 +108,15 @@ def first_lease(process: int) -> int:
     return process << _CLAIM_BITS
 
 
+def lease_of(process: int, claim: int) -> int:
+    """Return the lease of a claim, by its number in that process.
+
+    After 16.7 million claims leases come again: what had the first is long settled, and
+    a settlement names its event as well.
+    """
+    return first_lease(process) + claim % (1 << _CLAIM_BITS)
+
+
 def leases_of(process: int) -> tuple[int, int]:
     """Return the lowest lease of a process, and the one above its highest."""
     return first_lease(process), first_lease(process + 1)
