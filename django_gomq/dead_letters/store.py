@@ -19,6 +19,7 @@ from django_gomq.backends.database.connection import DIALECTS, Dialect, OwnConne
 from django_gomq.backends.database.dead_letters import (
     SELECT,
     discard,
+    in_ascii,
     numbers_of,
     read,
 )
@@ -128,7 +129,13 @@ class TableStore(DeadLetterStore):
         try:
             self._insert([row for _, row in rows])
         except _OF_A_ROW:
-            refused += [letter for letter, row in rows if not self._accepts(row)]
+            refused += [
+                letter
+                for letter, row in rows
+                if not self._accepts(row)
+                # The database's character set may lack what is in the error's text.
+                and not self._accepts(self._row_of(in_ascii(letter), now))
+            ]
         for broker, count in Counter(letter.broker for letter in letters).items():
             if _is_durable(broker):
                 continue  # the server had them all, and nobody bounded them

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
 
 from django_gomq.backends.database.connection import OwnConnection
 from django_gomq.bus.delivery import Reject, RetryLater
@@ -19,6 +20,10 @@ from tests.backends.databases import ALIAS, execute
 AGAIN = Retry(attempts=2, min_delay=0.01, max_delay=0.01)
 
 
+def settles(step: object) -> bool:
+    return "Settling." in getattr(step, "__qualname__", "")
+
+
 @pytest.fixture
 def lost(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Lose the answer of the first commit that settles anything; what it settled."""
@@ -26,7 +31,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
     def lose_answer(self: OwnConnection, step: Any, patience: Any = None) -> Any:
         answer = run(self, step, patience)
-        if "Settling.settle" in getattr(step, "__qualname__", "") and not lost:
+        if settles(step) and not lost:
             lost.append(step)
             raise OperationalError("the connection broke")
         return answer
@@ -82,6 +87,38 @@ def test_a_dead_letter_is_kept_once(processes: Site, lost: list[object]) -> None
     assert lost
     assert (process.stats().dead_lettered, process.stats().lost_leases) == (1, 0)
     assert len(process.broker.dead_letters()) == 1
+
+
+def test_a_dead_letter_that_was_not_committed_is_none_where_others_have_handled_it(
+    processes: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, lost = OwnConnection.run, list[object]()
+
+    def lose_commit(self: OwnConnection, step: Any, patience: Any = None) -> Any:
+        if not settles(step) or lost:
+            return run(self, step, patience)
+        lost.append(step)
+
+        def step_and_break(cursor: CursorWrapper) -> None:
+            step(cursor)
+            raise OperationalError("the connection broke")
+
+        try:
+            return run(self, step_and_break, patience)
+        finally:
+            # As who had it since.
+            run(self, lambda cursor: cursor.execute("DELETE FROM gomq_delivery"))
+
+    monkeypatch.setattr(OwnConnection, "run", lose_commit)
+    process, notes = processes.process(), raise_first(lambda: Reject("no"))
+    process.consume(notes)
+
+    process.send(1)
+    wait_until(lambda: process.stats().dead_lettered + process.stats().lost_leases)
+
+    assert lost
+    assert (process.stats().dead_lettered, process.stats().lost_leases) == (0, 1)
+    assert execute("SELECT count(*) FROM gomq_ended_delivery") == [(0,)]
 
 
 def test_what_was_taken_by_others_meanwhile_is_a_lost_lease(

@@ -13,12 +13,13 @@ import pytest
 
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.dead_letters import DeadLetter, NoStoreError, make_dead_letter
-from django_gomq.bus.delivery import Delivery
+from django_gomq.bus.delivery import Delivery, Reject
 from django_gomq.bus.message import Message
 from django_gomq.dead_letters.rows import Choice
 from django_gomq.dead_letters.store import TableStore
 from django_gomq.models import StoredDeadLetter
 from django_gomq.testing import live
+from django_gomq.testing.conformance.site import wait_until
 from tests.backends.databases import ALIAS, TABLES, DatabaseHarness, execute
 from tests.django_site import burying
 
@@ -65,6 +66,46 @@ def test_the_latest_are_listed_where_there_are_more(store: TableStore) -> None:
     store.keep([letter(b"%d" % number) for number in range(5)])
 
     assert bodies(store.list("memory", 2)) == [b"3", b"4"]
+
+
+@pytest.fixture
+def _small_character_set(vendor: str) -> Iterator[None]:
+    if vendor != "mariadb":
+        pytest.skip("MariaDB alone may have a character set that lacks some")
+    change = "ALTER TABLE gomq_dead_letter CONVERT TO CHARACTER SET"
+    execute(f"{change} latin1")
+    yield
+    execute(f"{change} utf8mb4")
+
+
+@pytest.mark.usefixtures("_small_character_set")
+def test_a_text_that_the_table_has_no_characters_for_is_kept_in_ascii(
+    store: TableStore,
+) -> None:
+    refused = store.keep([letter(error="café 😀 日"), letter(error="no")])
+
+    assert not refused
+    assert sorted(kept.error for kept in store.list("memory", 9)) == [
+        "caf\\xe9 \\U0001f600 \\u65e5",
+        "no",
+    ]
+
+
+@pytest.mark.usefixtures("_small_character_set")
+def test_a_delivery_is_settled_whatever_characters_its_error_has() -> None:
+    def fail(message: object) -> None:
+        raise Reject("card declined 😀")
+
+    with durable_broker() as broker:
+        broker.consume("a.b", fail, name="shop.fails")
+        broker.setup()
+        broker.publish(Message("a.b", b"1"))
+        broker.start()
+        wait_until(broker.dead_letters)
+        (kept,) = broker.dead_letters()
+        wait_until(lambda: broker.stats().consumers["shop.fails"].dead_lettered)
+
+    assert "declined \\U0001f600" in kept.error
 
 
 def test_pages_go_on_behind_one_that_is_gone(store: TableStore) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
 from django.db.backends.utils import CursorWrapper
 
 from django_gomq.bus.dead_letters import DeadLetter
@@ -54,6 +55,30 @@ def keep(
             event,
         ),
     )
+
+
+def is_kept(cursor: CursorWrapper, event: int, letter: DeadLetter) -> bool:
+    """Whether the dead letter of that attempt is there."""
+    cursor.execute(
+        "SELECT 1 FROM gomq_dead_letter "
+        "WHERE event_id = %s AND consumer = %s AND attempt = %s",
+        (event, letter.consumer, letter.attempt),
+    )
+    return cursor.fetchone() is not None
+
+
+def in_ascii(letter: DeadLetter) -> DeadLetter:
+    """Return the letter with texts that a database of any character set takes."""
+    return msgspec.structs.replace(
+        letter,
+        error_type=_ascii(letter.error_type)[:ID_LENGTH],
+        error=_ascii(letter.error),
+        traceback=_ascii(letter.traceback),
+    )
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 SELECT: Final = (

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
+import msgspec
+from django.db import DataError
 from django.db.backends.utils import CursorWrapper
 
 from django_gomq.bus.backend import Settled, Settlement
@@ -18,6 +20,8 @@ from .rows import READY, SCHEDULED, SUSPECT, Token, among, token_of
 
 _OURS: Final = "WHERE event_id = %s AND consumer_id = %s AND lease = %s"
 _DELETE: Final = f"DELETE FROM gomq_delivery {_OURS}"
+_BEFORE: Final = None
+"""Done by an earlier commit, whose answer was lost."""
 _AGAIN: Final = f"CASE WHEN deaths > 0 THEN {SUSPECT} ELSE {READY} END"
 _FREE: Final = f"UPDATE gomq_delivery SET state = {_AGAIN}, lease = NULL"
 
@@ -37,6 +41,13 @@ class Settling:
 
         Blocks; raises what the database raises.
         """
+        try:
+            return self._settle_once(settlements)
+        except (DataError, ValueError):
+            # Its character set may lack what is in the text of an error.
+            return self._settle_once([_in_ascii(each) for each in settlements])
+
+    def _settle_once(self, settlements: Sequence[Settlement]) -> list[Settled]:
         answers: list[Settled] = []
 
         def step(cursor: CursorWrapper) -> None:
@@ -62,7 +73,16 @@ class Settling:
             pairs = zip(settlements, answers, strict=True)
             ended = [settlement for settlement, told in pairs if told is Settled.DONE]
             outcomes.keep(cursor, dialect, ended)
-        return answers
+        return [Settled.DONE if told is _BEFORE else told for told in answers]
+
+
+def _in_ascii(settlement: Settlement) -> Settlement:
+    letter = settlement.dead_letter
+    if letter is None:
+        return settlement
+    return msgspec.structs.replace(
+        settlement, dead_letter=dead_letters.in_ascii(letter)
+    )
 
 
 def _settle(
@@ -70,7 +90,7 @@ def _settle(
     dialect: Dialect,
     settlements: Sequence[Settlement],
     unsure: Container[Token],
-) -> list[Settled]:
+) -> list[Settled | None]:
     if settlements and all(isinstance(each.outcome, Ack) for each in settlements):
         acked = [each.delivery for each in settlements]
         if _on_all(cursor, "DELETE FROM gomq_delivery", acked) == len(acked):
@@ -108,7 +128,7 @@ def _settle_one(
     dialect: Dialect,
     settlement: Settlement,
     unsure: Container[Token],
-) -> Settled:
+) -> Settled | None:
     values = _values(settlement.delivery)
     first_failed: float | None = None
     match settlement.outcome:
@@ -129,7 +149,7 @@ def _settle_one(
     if cursor.rowcount != 1:
         is_unsure = token_of(settlement.delivery) in unsure
         is_done = is_unsure and _is_as_told(cursor, settlement)
-        return Settled.DONE if is_done else Settled.LOST_LEASE
+        return _BEFORE if is_done else Settled.LOST_LEASE
     if settlement.dead_letter is not None:
         letter = settlement.dead_letter
         dead_letters.keep(cursor, dialect, values[0], letter, first_failed)
@@ -145,6 +165,9 @@ def _is_as_told(cursor: CursorWrapper, settlement: Settlement) -> bool:
         (event, consumer),
     )
     row = cursor.fetchone()
+    if row is None and settlement.dead_letter is not None:
+        # Else somebody has handled it since, as the lease was lost.
+        return dead_letters.is_kept(cursor, event, settlement.dead_letter)
     if row is None or not isinstance(settlement.outcome, RetryAfter):
         return row is None
     # The retry may have been given to somebody since.
