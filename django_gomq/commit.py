@@ -8,11 +8,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import TransactionManagementError
 from django.utils.connection import ConnectionDoesNotExist
 
 from django_gomq.bus.errors import ConfigurationError, PublishError
@@ -180,8 +181,11 @@ def _add(connection: BaseDatabaseWrapper, pending: PendingBatch) -> None:
     if buffer is None:
         buffer = CommitBuffer()
         buffer.place = len(connection.run_on_commit)
-        if connection not in _buffers:
-            _watch_callbacks(connection)
+        # A patch of the instance that was made before and has ended took ours away.
+        set_now = vars(connection).get("run_and_clear_commit_hooks")
+        if type(set_now) is not _WatchedCallbacks:
+            watched = _WatchedCallbacks(connection, set_now)
+            connection.run_and_clear_commit_hooks = watched  # type: ignore[method-assign]
         _buffers[connection] = weakref.ref(buffer)
         entry: Any = (buffer, buffer.flush, True)
         connection.run_on_commit.append(entry)
@@ -189,25 +193,36 @@ def _add(connection: BaseDatabaseWrapper, pending: PendingBatch) -> None:
     buffer.add(pending, connection.savepoint_state)
 
 
-def _watch_callbacks(connection: Any) -> None:
-    """Have commits flush their buffers whatever others' callbacks raise.
+class _WatchedCallbacks:
+    """Has commits flush their buffers whatever others' callbacks raise.
 
     Where a callback raises, Django forgets those behind it. The buffer's own, which
     must not do that to others, raises nothing: its refusal comes out when all have
-    run. Stays on the connection for good.
+    run. Stands in the place of the connection's ``run_and_clear_commit_hooks``.
     """
-    of: Callable[[], Any] = weakref.ref(connection)  # no circle
-    others = vars(connection).get("run_and_clear_commit_hooks")
 
-    def run_and_clear_commit_hooks() -> None:
-        owner, held = of(), list[CommitBuffer]()
+    def __init__(
+        self, connection: BaseDatabaseWrapper, others: Callable[[], None] | None
+    ) -> None:
+        """``others`` is what somebody else has put there; None: Django's own."""
+        self._of: Callable[[], Any] = weakref.ref(connection)  # no circle
+        self._others = others
+
+    def __call__(self) -> None:
+        """Run the callbacks, then flush what they did not, then raise a refusal."""
+        owner, held = self._of(), list[CommitBuffer]()
         try:
             entries = owner.run_on_commit
             held = [entry[0] for entry in entries if type(entry[0]) is CommitBuffer]
-            if others is None:
+            try:
+                owner.validate_no_atomic_block()
+            except TransactionManagementError:
+                held = []  # as Django runs none inside a block: it has not committed
+                raise
+            if self._others is None:
                 type(owner).run_and_clear_commit_hooks(owner)
             else:
-                others()
+                self._others()
         except BaseException as error:
             _flush_late(held, may_wait=isinstance(error, Exception))
             raise
@@ -215,8 +230,6 @@ def _watch_callbacks(connection: Any) -> None:
         for buffer in held:
             if buffer.refusal is not None:
                 raise buffer.refusal
-
-    connection.run_and_clear_commit_hooks = run_and_clear_commit_hooks
 
 
 def _flush_late(buffers: Sequence[CommitBuffer], *, may_wait: bool) -> None:
@@ -270,7 +283,7 @@ def open_transactions(
     Where ``using`` is None and several are, only the ``preferred`` one if that is among
     them. A block counts only if ``is_open`` says so, where given. Raises
     ConfigurationError for an unknown alias, and where autocommit is off, so that nobody
-    hears of a commit.
+    hears of a commit: there the end of an atomic block is none.
     """
     made = initialized() if using is None else (_named(using),)
     found: list[BaseDatabaseWrapper] = []
@@ -278,20 +291,23 @@ def open_transactions(
         if block.in_atomic_block and (is_open is None or is_open(block)):
             found.append(block)  # noqa: PERF401 - a comprehension costs 0.1 us more
     if len(found) > 1:
-        return [block for block in found if block.alias == preferred] or found
-    if not found:
-        for block in made:
-            is_manual = not block.in_atomic_block and not block.autocommit
-            if is_manual and block.connection is not None:
-                _refuse_manual(block)
+        found = [block for block in found if block.alias == preferred] or found
+    for block in found or made:
+        _check_autocommit(block)
     return found
 
 
-def _refuse_manual(connection: BaseDatabaseWrapper) -> NoReturn:
+def _check_autocommit(connection: BaseDatabaseWrapper) -> None:
+    if connection.in_atomic_block:
+        tells = connection.commit_on_exit  # False: begun with autocommit off
+    else:
+        tells = connection.autocommit or connection.connection is None
+    if tells:
+        return
     raise ConfigurationError(
         f"Autocommit is off on database {connection.alias!r}, where Django cannot "
-        "tell of a commit: use atomic(), name another database with using=, or "
-        "publish at once with on_commit=False."
+        "tell of a commit: switch it on, name another database with using=, or emit "
+        "after the commit with on_commit=False."
     )
 
 

@@ -34,7 +34,7 @@ from django_gomq.bus.stats import Remainder
 from django_gomq.bus.worker.worker import Worker
 from django_gomq.capturing import is_live
 from django_gomq.conf import RUNS, BrokerConfig, Config, Run, load
-from django_gomq.database import DjangoEnvironment
+from django_gomq.database import DjangoEnvironment, spill_database
 from django_gomq.discovery import discover, label_of
 from django_gomq.emitters import Emitters, Routes, adapt
 from django_gomq.loading.backends import maker_of, try_options
@@ -107,6 +107,7 @@ class Site:
         }
         for alias, share in shares.items():
             self.capabilities[alias].check(share)
+            _check_spilling(share, self.capabilities[alias])
         for alias, share in shares.items():
             self.brokers[alias].add(share)
         self.consumers.append(consumer)
@@ -129,6 +130,7 @@ class Site:
         consumers = self.consumers_of(alias)
         for consumer in consumers:
             capabilities.check(consumer)
+            _check_spilling(consumer, capabilities)
         broker = Broker(
             make_backend,
             alias,
@@ -292,6 +294,21 @@ def _refuse_shared(database: str, other: str, alias: str) -> None:
             f"database, {database!r}, where each would dispatch the other's events: "
             "give one of them OPTIONS['using'] of another, or route to one broker.",
             broker=alias,
+        )
+
+
+class NoSpillDatabaseError(ConfigurationError):
+    """A consumer spills, and no database can take what it does."""
+
+
+def _check_spilling(consumer: Consumer, capabilities: Capabilities) -> None:
+    spills = consumer.enabled and capabilities.spills(consumer)
+    if spills and spill_database() is None:
+        raise NoSpillDatabaseError(
+            f"Consumer {consumer.name!r} has overflow='spill', and there is no "
+            "database for what it spills. Have a PostgreSQL, MySQL, MariaDB or SQLite "
+            "in DATABASES, or give it another overflow.",
+            consumer=consumer.name,
         )
 
 

@@ -33,7 +33,7 @@ from django_gomq.discovery import ConsumersError, has_module, skipped
 from django_gomq.process.deployment import Deployment, read_config, read_gunicorn
 from django_gomq.process.role import shows_all_processes, signal_timeout
 from django_gomq.signals import events_of_models
-from django_gomq.site import Site, brokers
+from django_gomq.site import NoSpillDatabaseError, Site, brokers
 
 
 @register("gomq")
@@ -60,6 +60,9 @@ def _check_registrations() -> Iterator[CheckMessage]:
     if isinstance(error, ConsumersError):
         hint = f"Correct {error.filename}; the server does not start before."
         yield Error(str(error), hint=hint, id="gomq.E007")
+    elif isinstance(error, NoSpillDatabaseError):
+        hint = "The server does not start before."
+        yield Error(str(error), hint=hint, obj=error.consumer, id="gomq.E010")
     elif error is not None:
         hint = "Correct GOMQ or the code; the server does not start before."
         yield Error(str(error), hint=hint, id="gomq.E004")

@@ -63,7 +63,9 @@ def _examine() -> Iterator[Finding]:
     site = brokers.site
     if site is None:
         return  # what keeps it from being made was told
-    durable = [broker for broker in brokers.values() if broker.capabilities.durable]
+    durable = [  # the broker's own capabilities would have it made
+        broker for alias, broker in brokers.items() if site.capabilities[alias].durable
+    ]
     if not durable:
         yield Finding(
             "ok",

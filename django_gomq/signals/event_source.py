@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
+from django.apps import AppConfig
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
@@ -153,17 +154,32 @@ def _name(about: Any) -> str:
     return f"a signal of {printable(getattr(about, '__name__', repr(about)), 100)}"
 
 
-def _identity(function: Any) -> Any:
-    """Return what is equal for a function whose module was loaded twice."""
-    if isinstance(function, partial):
-        return _identity(function.func), function.args, function.keywords
-    code = getattr(function, "__code__", None)
+def _identity(value: Any, within: tuple[Any, ...] = ()) -> Any:
+    """Return what is equal for a function whose module was loaded, or ready(), twice.
+
+    That is the value itself where it is neither a function nor an AppConfig, of which
+    Django makes new ones when ``INSTALLED_APPS`` is overridden. ``within`` are the
+    functions that refer to it: one may refer to itself.
+    """
+    if isinstance(value, AppConfig):
+        return type(value), value.name
+    if any(value is function for function in within):
+        return None
+    of = partial(_identity, within=(*within, value))
+    if isinstance(value, partial):
+        named = {name: of(given) for name, given in value.keywords.items()}
+        return of(value.func), [*map(of, value.args)], named
+    code = getattr(value, "__code__", None)
     if code is None:
-        return function
+        return value
     # The functions of a loop have one code, and differ in what they close over.
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    bound_to = getattr(function, "__self__", None)
-    return code, function.__module__, function.__defaults__, cells, bound_to
+    refers_to = [
+        *(cell.cell_contents for cell in value.__closure__ or ()),
+        *(value.__defaults__ or ()),
+        *(value.__kwdefaults__ or {}).values(),
+        getattr(value, "__self__", None),
+    ]
+    return code, value.__module__, [*map(of, refers_to)]
 
 
 def _without_expressions(instance: Model, using: str) -> Model:

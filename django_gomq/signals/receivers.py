@@ -210,8 +210,11 @@ def _connect_all(wanted: Iterable[_Connection]) -> None:
                 "different event types."
             )
     for signal, sender, receiver in connections:
-        if _connected(signal, sender, receiver.uid) is None:
+        earlier = _connected(signal, sender, receiver.uid)
+        if earlier is None:
             receiver.connect(signal, sender)
+        else:
+            earlier.source = receiver.source  # of the app as it is now
 
 
 def _connected(signal: Signal, sender: Any, uid: object) -> _Receiver | None:

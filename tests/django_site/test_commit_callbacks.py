@@ -3,14 +3,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from types import FrameType
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.db import connection, transaction
+from django.db.transaction import TransactionManagementError
 from django.test import TestCase
 
 from django_gomq import (
     Message,
+    NoConsumerError,
     PublishError,
     Receipt,
     capturing,
@@ -144,6 +148,69 @@ def test_nor_does_one_that_ends_the_thread_which_waits_for_no_room_then(
         "accepted",
         "queue_full",
     ]
+
+
+def test_callbacks_that_are_run_inside_a_block_publish_nothing_before_its_commit(
+    seen: Seen,
+) -> None:
+    with pytest.raises(Undo), transaction.atomic():
+        lost = emit("page.viewed", "lost")
+        with pytest.raises(TransactionManagementError):
+            connection.run_and_clear_commit_hooks()
+        state = lost.state
+        raise Undo
+    with transaction.atomic():
+        kept = emit("page.viewed", "kept")
+        with pytest.raises(TransactionManagementError):
+            connection.run_and_clear_commit_hooks()
+
+    wait_quiet()
+    assert (state, lost.reason, kept.state) == ("pending", "rolled_back", "accepted")
+    assert seen.data == ["kept"]
+
+
+def test_a_patch_of_the_connection_that_has_ended_changes_nothing(seen: Seen) -> None:
+    vars(connection).pop("run_and_clear_commit_hooks", None)  # as on a new connection
+    real = connection.run_and_clear_commit_hooks
+    with (
+        mock.patch.object(connection, "run_and_clear_commit_hooks", side_effect=real),
+        transaction.atomic(),
+    ):
+        emit("page.viewed", 1)
+    with pytest.raises(Undo), transaction.atomic():
+        transaction.on_commit(fail)
+        receipt = emit("page.viewed", 2)
+    with pytest.raises(NoConsumerError), transaction.atomic():
+        emit("no.body", strict=True)
+
+    seen.wait_for(2)
+    assert receipt.state == "accepted"
+
+
+def test_transactions_add_nothing_to_a_function_that_wraps_the_callbacks(
+    seen: Seen,
+) -> None:
+    with transaction.atomic():
+        emit("page.viewed", 0)
+    real = connection.run_and_clear_commit_hooks
+    depths: list[int] = []
+
+    def note_depth() -> None:
+        frame: FrameType | None = sys._getframe()
+        depths.append(0)
+        while frame is not None:
+            depths[-1], frame = depths[-1] + 1, frame.f_back
+        real()
+
+    with mock.patch.object(connection, "run_and_clear_commit_hooks", note_depth):
+        for number in range(1, 4):
+            with suppress(Undo), transaction.atomic():
+                transaction.on_commit(fail)
+                emit("page.viewed", number)
+
+    seen.wait_for(4)
+    assert len(depths) == 3
+    assert len(set(depths)) == 1
 
 
 def test_of_two_databases_either_may_have_a_callback_that_raises(seen: Seen) -> None:

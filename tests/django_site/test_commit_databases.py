@@ -165,6 +165,31 @@ def test_where_autocommit_is_off_emit_says_that_it_cannot_see_a_commit(
     assert (now.state, default.state) == ("accepted", "accepted")
 
 
+@pytest.mark.parametrize("using", [None, "other"])
+def test_a_block_with_autocommit_off_is_refused_as_its_end_is_no_commit(
+    seen: Seen, using: str | None
+) -> None:
+    transaction.set_autocommit(False, using="other")
+    try:
+        with transaction.atomic(using="other"):
+            with pytest.raises(ConfigurationError, match="Autocommit is off.*'other'"):
+                emit("page.viewed", 1, using=using)
+            with (
+                pytest.raises(ConfigurationError, match="Autocommit is off.*'other'"),
+                transaction.atomic(),
+            ):
+                emit_many([("page.viewed", 2)], using=using)
+            with transaction.atomic():
+                default = emit("page.viewed", 3, using="default")
+            now = emit("page.viewed", 4, on_commit=False)
+    finally:
+        transaction.rollback(using="other")
+        transaction.set_autocommit(True, using="other")
+
+    seen.wait_for(2)
+    assert (now.state, default.state) == ("accepted", "accepted")
+
+
 def test_a_thread_that_ran_an_event_loop_still_sees_its_transactions(
     seen: Seen,
 ) -> None:

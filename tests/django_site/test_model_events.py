@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from django.apps import AppConfig
 from django.core import serializers
 from django.db import transaction
 from django.test import TestCase
 
 from django_gomq import ConfigurationError, emit_model_events
 from django_gomq.testing import CapturedEvents
+from tests.django_site import clinic
 from tests.django_site.clinic.events import RecordSaved
 from tests.django_site.clinic.models import Record, Tag
 
@@ -128,6 +132,74 @@ def test_registering_twice_emits_once(gomq_events: CapturedEvents) -> None:
     Record.objects.create(patient_id=7).delete()
 
     assert types(gomq_events) == ["clinic.record.written", "clinic.record.deleted"]
+
+
+def call(make: Callable[[Record], Any], record: Record) -> Any:
+    return make(record)
+
+
+class Clinic(AppConfig):
+    """An app whose ``ready()`` Django calls again, of another instance."""
+
+    def __init__(self, version: int, way: str) -> None:
+        super().__init__("tests.django_site.clinic", clinic)
+        self.version, self.way = version, way
+
+    def payload(self, record: Record) -> dict[str, Any]:
+        return {"version": self.version}
+
+    def bulk(self, app: object, record: Record) -> dict[str, Any]:
+        return self.payload(record)
+
+    def ready(self) -> None:
+        def count(record: Record, left: int = 1) -> dict[str, Any]:
+            return count(record, left - 1) if left else self.payload(record)
+
+        def with_default(record: Record, make: Callable[[Record], Any] = count) -> Any:
+            return make(record)
+
+        ways: dict[str, Callable[[Record], Any]] = {
+            "method": self.payload,
+            "self": lambda record: self.payload(record),  # noqa: PLW0108
+            "helper": lambda record: count(record),  # noqa: PLW0108
+            "default": with_default,
+            "partial": partial(self.bulk, self),
+            "partial of a helper": partial(call, count),
+        }
+        emit_model_events(
+            Record,
+            saved="clinic.record.written",
+            deleted="clinic.record.deleted",
+            data=ways[self.way],
+        )
+
+
+@pytest.mark.parametrize(
+    "way", ["method", "self", "helper", "default", "partial", "partial of a helper"]
+)
+def test_ready_called_again_has_the_newer_app_in_the_place_of_the_older(
+    gomq_events: CapturedEvents, way: str
+) -> None:
+    for version in (1, 2):
+        Clinic(version, way).ready()
+
+    Record.objects.create(patient_id=7).delete()
+
+    assert types(gomq_events) == ["clinic.record.written", "clinic.record.deleted"]
+    assert [event.data for event in gomq_events] == [{"version": 2}] * 2
+
+
+def test_functions_that_close_over_other_functions_differ_as_those_do() -> None:
+    def register(make: Callable[[Record], Any]) -> None:
+        emit_model_events(
+            Record,
+            saved="clinic.record.written",
+            data=lambda record: make(record),  # noqa: PLW0108
+        )
+
+    register(lambda record: record.pk)
+    with pytest.raises(ConfigurationError, match="registered before with other data"):
+        register(lambda record: record.note)
 
 
 def test_other_models_emit_nothing(gomq_events: CapturedEvents) -> None:

@@ -95,18 +95,69 @@ def test_without_the_tables_a_check_and_the_start_say_what_to_run() -> None:
     assert "has no table gomq_spilled: run manage.py migrate --database default" in said
 
 
-@pytest.mark.parametrize("is_spilling", [False, True])
-def test_without_a_database_only_a_consumer_that_spills_is_an_error(
-    *, is_spilling: bool
+def test_without_a_database_for_it_a_site_that_spills_does_not_start() -> None:
+    done = run_program(SITE.format(databases={}, more=""), DJANGO_SETTINGS_MODULE="")
+
+    assert done.returncode == 1
+    assert "'c' has overflow='spill', and there is no database for" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "entry", [{"overflow": "drop_newest"}, {"enabled": False}], ids=str
+)
+def test_without_a_database_one_that_spills_nothing_starts(
+    entry: dict[str, object],
 ) -> None:
-    more = "" if is_spilling else '"CONSUMERS": {"c": {"overflow": "drop_newest"}},'
     said = run(
-        SITE.format(databases={}, more=more)
+        SITE.format(databases={}, more=f"'CONSUMERS': {{'c': {entry}}},")
         + "from django.core.checks import run_checks\n"
-        "print([one.id for one in run_checks()])\n"
+        "print([found.id for found in run_checks()])\n"
+        "print(emit('a.b', 1).reason)\n"
     )
 
-    assert ("gomq.E010" in said) is is_spilling
+    assert "gomq.E010" not in said
+
+
+def test_without_a_database_for_it_one_that_spills_is_refused_late_too() -> None:
+    said = run(
+        SITE.format(databases={}, more="'CONSUMERS': {'c': {'enabled': False}},")
+        + "try:\n"
+        "    @consumer('a.c', name='late', overflow='spill')\n"
+        "    def late(message): pass\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+        "print(emit('a.b', 1).reason)\n"
+    )
+
+    assert "'late' has overflow='spill', and there is no database for" in said
+    assert "\nno_consumer\n" in said
+
+
+@pytest.mark.parametrize("command", [["check"], ["gomq", "doctor"]], ids=" ".join)
+def test_commands_that_report_mistakes_say_that_there_is_no_database_for_it(
+    command: list[str],
+) -> None:
+    code = SITE.format(databases={}, more="")
+    start = code.replace(
+        "django.setup()\n",
+        "from django.core.management import execute_from_command_line\n"
+        f"execute_from_command_line({['manage.py', *command]})\n",
+    )
+    done = run_program(
+        f"import sys; sys.argv = {['manage.py', *command]}\n" + start,
+        DJANGO_SETTINGS_MODULE="",
+    )
+
+    assert done.returncode == 1
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "'c' has overflow='spill', and there is no database for" in said
+    assert said.count("gomq.E010") == 1
+    assert "Traceback" not in said
+
+
+def test_doctor_needs_no_table_of_a_consumer_that_spills() -> None:
+    said = run(on(":memory:") + 'call_command("gomq", "doctor")\n')
+
+    assert "No broker has a server" in said
 
 
 def test_a_consumer_whose_events_a_server_keeps_needs_no_table_for_them() -> None:
