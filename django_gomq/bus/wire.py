@@ -57,6 +57,7 @@ _BINARY_NAME = re.compile(r"(?:ce[_-]|cloudevents[:_])([a-z0-9]+)")
 _INTEGER = re.compile(r"[0-9]{1,10}")
 _SECONDS = re.compile(r"[0-9.e+-]{1,32}")
 _MAX_INTEGER: Final = 2**31 - 1  # CloudEvents, section 3.2: Integer
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _END_OF_TIME: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 _MAX_TEXT: Final = 4 * MAX_HEADER_BYTES  # of headers as JSON, with all their escapes
 
@@ -119,7 +120,15 @@ class _Structured(_Attributes, frozen=True, gc=False, omit_defaults=True):
     data_base64: bytes | None = None
 
 
-_encode = msgspec.json.Encoder(enc_hook=str.__str__).encode  # subclasses of str
+def _adapt(value: Any) -> Any:
+    """Return a text or a moment of a subclass as its base."""
+    # Clocks that a test has stopped make moments of a class of their own.
+    if isinstance(value, datetime):
+        return _EPOCH + (value - _EPOCH)
+    return str.__str__(value)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_adapt).encode
 _decode_structured = msgspec.json.Decoder(_Structured).decode
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 _skip = msgspec.json.Decoder(Raw).decode
@@ -170,7 +179,7 @@ def encode_binary(
     ``encode_structured``.
     """
     described = _describe(message, source, attempt, version)
-    attributes = msgspec.to_builtins(described, enc_hook=str.__str__)
+    attributes = msgspec.to_builtins(described, enc_hook=_adapt)
     _json_of(message)
     headers = {"content-type": attributes.pop("datacontenttype")}
     for name, value in attributes.items():

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import msgspec
 
-from django_gomq.bus.errors import did_you_mean
+from django_gomq.bus.data.codec import JsonCodec
+from django_gomq.bus.errors import EncodeError, did_you_mean
 from django_gomq.bus.event import Event, EventMeta
 from django_gomq.bus.message import Message
 from django_gomq.bus.patterns import Pattern
+from django_gomq.emitters import adapt
 
 SHOWN: Final = 10  # so many events stand in a failure, each as long as this at most
 SHOWN_LENGTH: Final = 160
 _VALUE_LENGTH: Final = 80
 _DIFFERENCES: Final = 5
 _MISSING: Final = object()
+_CODEC: Final = JsonCodec(adapt)  # as that of a site
 
 Where = Callable[[Any], object]
 
@@ -144,16 +148,17 @@ def _differing(found: Any, wanted: Any, path: str) -> Iterator[str]:
     """Yield what differs: fields that are not named may have any value."""
     if _is_equal(found, wanted):
         return
-    if isinstance(wanted, Mapping):
-        for name, value in wanted.items():
+    parts = _parts_of(wanted)
+    if isinstance(parts, Mapping):
+        for name, value in parts.items():
             here = f"{path}.{name}" if path else str(name)
             part = _part(found, name)
             if part is _MISSING:
                 yield f"{here} is missing"
             else:
                 yield from _differing(part, value, here)
-    elif _is_list(wanted) and _is_list(found) and len(wanted) == len(found):
-        for index, pair in enumerate(zip(found, wanted, strict=True)):
+    elif _is_list(parts) and _is_list(found) and len(parts) == len(found):
+        for index, pair in enumerate(zip(found, parts, strict=True)):
             yield from _differing(*pair, f"{path}[{index}]")
     else:
         yield f"{path or 'the data'} is {_short(found)}, not {_short(wanted)}"
@@ -163,9 +168,19 @@ def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple)
 
 
-def _part(data: Any, name: str) -> Any:
+def _parts_of(wanted: Any) -> Any:
+    """Return a mapping or a sequence of any kind as emit opens it."""
+    if isinstance(wanted, Mapping) or _is_list(wanted):
+        return wanted
+    try:
+        return adapt(wanted)
+    except EncodeError:
+        return wanted
+
+
+def _part(data: Any, name: Any) -> Any:
     if isinstance(data, Mapping):
-        return data.get(name, _MISSING)
+        return data[name] if name in data else data.get(_key_of(name), _MISSING)
     if isinstance(data, msgspec.Struct) and name in data.__struct_fields__:
         return getattr(data, name)
     return _MISSING
@@ -175,9 +190,32 @@ def _is_equal(actual: Any, wanted: Any) -> bool:
     if actual == wanted:
         return True
     try:  # the data of an untyped event are plain JSON: dates and ids are texts there
-        return bool(actual == msgspec.to_builtins(wanted))
-    except (TypeError, ValueError):
+        arrives = _as_json(wanted)
+        if isinstance(wanted, AbstractSet) and _is_list(actual):
+            return _in_order(actual) == _in_order(arrives)
+        if isinstance(wanted, msgspec.Struct) and type(actual) is type(wanted):
+            actual = _as_json(actual)
+    except EncodeError:
         return False
+    return bool(actual == arrives)
+
+
+def _as_json(value: Any) -> Any:
+    """Return what arrives where no class says more; raises EncodeError."""
+    return msgspec.json.decode(_CODEC.encode("", value))
+
+
+def _in_order(values: Any) -> list[bytes]:
+    return sorted(_CODEC.encode("", value) for value in values)
+
+
+def _key_of(name: Any) -> str | None:
+    """Return the text that a key travels as; None if it cannot."""
+    try:
+        [text] = _as_json({name: None})
+    except EncodeError:
+        return None
+    return str(text)
 
 
 def _short(value: object) -> str:

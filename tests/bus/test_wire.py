@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+import freezegun
 import pytest
 
 from django_gomq.bus.errors import ConfigurationError, DecodeError, EncodeError
@@ -101,6 +102,15 @@ def test_binary_has_the_same_as_headers() -> None:
         "ce_gomqattempt": "3",
         "ce_gomqheaders": '{"tenant":"a\\"b"}',
     }
+
+
+def test_under_a_stopped_clock_the_same_is_written() -> None:
+    before = encode_structured(FULL, source="/x"), encode_binary(FULL, source="/x")
+
+    with freezegun.freeze_time("2030-01-01"):
+        stopped = encode_structured(FULL, source="/x"), encode_binary(FULL, source="/x")
+
+    assert stopped == before
 
 
 @pytest.mark.parametrize("prefix", ["ce_", "ce-", "cloudEvents:", "cloudEvents_"])
