@@ -143,6 +143,15 @@ class CapturedEvents(Capture, Assertions, Sequence[Message[Any]]):
         """Return one message, or some."""
         return self.messages[index]
 
+    def __iter__(self) -> Iterator[Message[Any]]:
+        """Iterate over the messages that there are now."""
+        # Sequence asks for each index, and each makes the whole list anew.
+        return iter(self.messages)
+
+    def __reversed__(self) -> Iterator[Message[Any]]:
+        """Iterate over them, latest first."""
+        return iter(self.messages[::-1])
+
     def __len__(self) -> int:
         """How many messages were emitted."""
         return len(self.messages)

@@ -47,10 +47,11 @@ class InlineEvents(CapturedEvents):
 
         return take_back
 
-    def run_due(self) -> None:
+    def run_due(self, failure: Exception | None = None) -> None:
         """Handle what this thread emitted and committed; raise what handlers raised.
 
-        What handlers emit meanwhile is handled after them, as on the bus.
+        What handlers emit meanwhile is handled after them, as on the bus. ``failure``
+        is what a callback of the commit raised, which comes with theirs.
         """
         me = get_ident()
         if me in self._running:
@@ -71,7 +72,7 @@ class InlineEvents(CapturedEvents):
         finally:
             self._running.discard(me)
         if self._raise_errors:
-            _raise_errors_of(handled)
+            _raise_errors_of(handled, failure)
 
     def _take_due(self, me: int) -> list[Entry]:
         due = [
@@ -113,8 +114,13 @@ def _shares(
             yield consumer, broker, messages[start : start + size]
 
 
-def _raise_errors_of(handled: Iterable[HandledMessage]) -> None:
-    """Raise what made dead letters: the one error itself, or several as a group."""
+def _raise_errors_of(
+    handled: Iterable[HandledMessage], failure: Exception | None
+) -> None:
+    """Raise what made dead letters: the one error itself, or several as a group.
+
+    A ``failure`` is of that group, and is left to the caller where it is alone.
+    """
     errors: list[BaseException] = []
     for done in handled:
         if isinstance(done.outcome, DeadLettered):
@@ -124,6 +130,10 @@ def _raise_errors_of(handled: Iterable[HandledMessage]) -> None:
                 f"inline at attempt {done.attempt}"
             )
             errors.append(error)
+    if failure is not None and errors:
+        raise BaseExceptionGroup(
+            "a callback of the commit failed, and handlers inline", [failure, *errors]
+        )
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -139,14 +149,20 @@ def inline(*, raise_errors: bool = True) -> Iterator[InlineEvents]:
     handled that was rolled back. Data are encoded and decoded, each attempt has a fresh
     context, and a Retry is honoured without waiting, as is a delay. What a handler
     gave up on is raised there, after all handlers ran, unless ``raise_errors`` is
-    False. The events are captured too; ``handled`` of what this yields has every
-    attempt. Async handlers run to their end.
+    False. They run also where a callback of the commit raises, as on the bus. The
+    events are captured too; ``handled`` of what this yields has every attempt. Async
+    handlers run to their end.
     """
     events = InlineEvents(raise_errors=raise_errors)
     leave = Atomic.__exit__
 
     def leave_and_handle(atomic: Any, kind: Any, error: Any, trace: Any) -> None:
-        leave(atomic, kind, error, trace)
+        try:
+            leave(atomic, kind, error, trace)
+        except Exception as failure:
+            # Where it was the commit that failed, its events are taken back by now.
+            events.run_due(failure)
+            raise
         if kind is None:
             events.run_due()
 

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event
 from typing import Final
+from weakref import WeakKeyDictionary
+
+from django.core.signals import setting_changed
 
 from django_gomq.bus.broker import Broker
-from django_gomq.bus.errors import ConfigurationError
+from django_gomq.bus.errors import ConfigurationError, describe_error
 from django_gomq.bus.process.clock import Clock
 from django_gomq.bus.stats import BrokerStats, QueueStats
 from django_gomq.capturing import LIVE, captures, is_forced, is_in_test_case
@@ -18,6 +21,8 @@ from django_gomq.site import brokers, renew
 _POLL_SECONDS: Final = 0.002
 _SERVER_SECONDS: Final = 0.02
 _never: Final = Event()
+_failures: Final[WeakKeyDictionary[Broker, str]] = WeakKeyDictionary()
+"""Why the server of a broker could not be set up."""
 
 
 class LiveBus:
@@ -46,6 +51,8 @@ def _left() -> list[str]:
             if not lines and broker.capabilities.settles:
                 # What was fetched between two looks is seen by the third.
                 lines = list(_of_server(broker)) or _of_process(broker)
+            if lines and broker in _failures:
+                lines.append(f"live() could not set its server up: {_failures[broker]}")
             found += [
                 f"{alias}: {line}" if len(brokers) > 1 else line for line in lines
             ]
@@ -59,6 +66,8 @@ def _of_server(broker: Broker) -> Iterator[str]:
     yield from _line("its outbox", {"to be handed on": sample.outbox_depth or 0})
     for consumer in broker.consumers:
         numbers = sample.consumers.get(consumer.name)
+        if numbers is None and sample.outbox_depth:
+            yield f"{consumer.name} is not recorded there: call setup() of the broker"
         if numbers is not None:
             parts = {
                 "waiting at the server": numbers.ready or 0,
@@ -107,17 +116,47 @@ def _line(name: str, parts: dict[str, int]) -> Iterator[str]:
 def live() -> Iterator[LiveBus]:
     """Publish events for real in a test; for TransactionTestCase, or without database.
 
-    Consumers start in this process at the first emit. At the end the brokers finish
-    what they accepted, up to ``DRAIN_TIMEOUT``, and new ones take their place. Not
-    thread-safe: it holds for the whole process. Raises ConfigurationError inside
-    TestCase, whose transaction never commits.
+    At its start, and where ``override_settings`` changes GOMQ inside, the servers of
+    brokers that may run here are set up, for which it blocks; what fails there,
+    ``drain`` tells. Consumers start in this process at the first emit. At the end the
+    brokers finish what they accepted, up to ``DRAIN_TIMEOUT``, and new ones take their
+    place. Not thread-safe: it holds for the whole process. Raises ConfigurationError
+    inside TestCase, whose transaction never commits.
     """
     if is_in_test_case():
         raise ConfigurationError(NEVER_COMMITS)
+    is_first = not is_forced()
     captures.append(LIVE)
     try:
+        if is_first:
+            # Here, so that it comes after who makes new brokers of the new setting.
+            setting_changed.connect(_note_setting, dispatch_uid=__name__)
+            _set_up_servers()
         yield LiveBus()
     finally:
         captures.remove(LIVE)
         if not is_forced():
+            setting_changed.disconnect(dispatch_uid=__name__)
             renew()
+
+
+def _note_setting(*, setting: str, **signal: object) -> None:
+    if setting == "GOMQ":
+        _set_up_servers()
+
+
+def _set_up_servers() -> None:
+    """Do what ``gomq setup`` would: each test has a database without consumers.
+
+    Not at the start of a broker, which may come inside a transaction that locks others
+    out.
+    """
+    site = brokers.site
+    if site is None:
+        return
+    for alias, broker in site.brokers.items():
+        if site.capabilities[alias].durable and site.starts_by_itself(broker):
+            try:
+                broker.setup()
+            except Exception as error:  # noqa: BLE001 - whatever a client raises
+                _failures[broker] = describe_error(error)

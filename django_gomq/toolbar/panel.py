@@ -65,16 +65,18 @@ class EventsPanel(Panel):
 
     def generate_stats(self, request: HttpRequest, response: HttpResponse) -> None:
         """Keep what is known at the end of the request."""
-        listed = self._emits.listed
+        listed, others = self._emits.listed, self._emits.others
+        receipts = [*(emitted.receipt for emitted in listed), *others]
         self.record_stats(  # type: ignore[no-untyped-call]
             {
                 "pid": os.getpid(),
-                "count": self._emits.count,
-                "more": self._emits.count - len(listed),
-                "refused": sum(not emitted.receipt for emitted in listed),
+                "count": len(receipts),
+                "more": len(others),
+                "refused": sum(not receipt for receipt in receipts),
                 "rows": [_row(emitted) for emitted in listed],
             }
         )
+        others.clear()
 
     @property
     def content(self) -> str:

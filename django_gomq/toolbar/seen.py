@@ -37,10 +37,12 @@ class Emitted(msgspec.Struct, eq=False):
 
 
 class Emits(msgspec.Struct, eq=False):
-    """What one request emitted, in its order; the first hundred of it."""
+    """What one request emitted, in its order."""
 
     listed: list[Emitted] = msgspec.field(default_factory=list)
-    count: int = 0
+    """The first hundred."""
+    others: list[Receipt] = msgspec.field(default_factory=list)
+    """Of the rest, until they are counted: before its end nobody knows their states."""
 
 
 _kept: Final[OrderedDict[str, Emitted]] = OrderedDict()
@@ -58,10 +60,12 @@ class _RequestWatcher(Watcher):
 
     def see(self, receipts: Sequence[Receipt], broker: Broker, *, waits: bool) -> None:
         emits = _current.get()
-        if emits is None:
+        # A task that outlives its request still has its context.
+        if emits is None or emits not in _watching:
             return
-        emits.count += len(receipts)
-        for receipt in receipts[: MAX_LISTED - len(emits.listed)]:
+        room = max(0, MAX_LISTED - len(emits.listed))
+        emits.others += receipts[room:]
+        for receipt in receipts[:room]:
             emitted = Emitted(receipt, broker, waits)
             emits.listed.append(emitted)
             _keep(emitted)

@@ -5,10 +5,11 @@ import contextvars
 import threading
 import unittest
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from django.test import TestCase, TransactionTestCase
 from django.utils import translation
 
@@ -285,6 +286,60 @@ def test_an_error_is_raised_after_a_real_commit_too(use_site: UseSite) -> None:
 
     assert Record.objects.count() == 1
     assert isinstance(events.handled[0].outcome, DeadLettered)
+
+
+def fail() -> None:
+    raise Undo
+
+
+@pytest.mark.django_db(transaction=True)
+def test_handlers_run_where_a_callback_of_the_commit_raises(use_site: UseSite) -> None:
+    seen = listen("page.viewed")
+    use_site()
+
+    with inline(), pytest.raises(Undo), transaction.atomic():
+        transaction.on_commit(fail)
+        emit("page.viewed", 1)
+
+    assert seen.data == [1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_their_errors_come_with_that_of_the_callback(use_site: UseSite) -> None:
+    @consumer("page.viewed", name="bad")
+    def handle(message: Message) -> None:
+        raise Reject("no")
+
+    use_site()
+    with inline(), pytest.RaisesGroup(Undo, Reject), transaction.atomic():
+        emit("page.viewed", 1)
+        transaction.on_commit(fail)
+
+
+@pytest.mark.parametrize(
+    "commit",
+    [
+        pytest.param("commit", marks=pytest.mark.django_db(transaction=True)),
+        pytest.param("savepoint_commit", marks=pytest.mark.django_db),
+    ],
+)
+def test_what_a_failed_commit_took_back_is_not_handled(
+    use_site: UseSite, commit: str
+) -> None:
+    seen = listen("page.viewed")
+    use_site()
+    failing = patch.object(connection, commit, side_effect=[DatabaseError, None])
+
+    with (
+        inline() as events,
+        failing,
+        pytest.raises(DatabaseError),
+        transaction.atomic(),
+    ):
+        emit("page.viewed", 1)
+
+    assert not seen.messages
+    assert not events
 
 
 def test_the_errors_of_several_handlers_come_as_a_group(use_site: UseSite) -> None:

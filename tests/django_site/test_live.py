@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event
 
 import pytest
 from django.db import transaction
-from django.test import TestCase
+from django.test import TestCase, TransactionTestCase, override_settings
 
 from django_gomq import ConfigurationError, Message, Retry, consumer, emit, get_broker
+from django_gomq.backends.database import DatabaseBackend
+from django_gomq.bus.consumer import Consumer
+from django_gomq.bus.registry import registry
 from django_gomq.capturing import LIVE
+from django_gomq.site import renew
 from django_gomq.testing import LiveBus, assert_nothing_emitted, capture, live
 from django_gomq.testing.captured import opened
 from tests.django_site.conftest import UseSite
@@ -84,6 +88,94 @@ def test_a_drain_waits_for_what_a_commit_published(use_site: UseSite) -> None:
         assert seen.data == list(range(100))
 
 
+DATABASE = "django_gomq.backends.database.DatabaseBackend"
+ON_DATABASE = {"default": {"BACKEND": DATABASE}}
+
+
+class OnADatabase(TransactionTestCase):
+    """Django empties all tables after each test, also that of recorded consumers."""
+
+    databases = {"default", "other"}  # noqa: RUF012 - Django's way to say it
+
+    def setUp(self) -> None:
+        self.addCleanup(renew)
+        self.enterContext(registry.isolated())
+        self.seen = listen("page.viewed")
+
+    def test_its_consumers_run(self) -> None:
+        with override_settings(GOMQ={"BROKERS": ON_DATABASE}), live() as bus:
+            emit("page.viewed", 1)
+            bus.drain(60)
+
+            assert self.seen.data == [1]
+
+    def test_they_run_again_in_the_next_test(self) -> None:
+        self.test_its_consumers_run()
+
+    def test_they_run_where_the_broker_comes_inside_the_block(self) -> None:
+        with live() as bus, override_settings(GOMQ={"BROKERS": ON_DATABASE}):
+            with transaction.atomic():
+                emit("page.viewed", 1)
+            bus.drain(60)
+
+            assert self.seen.data == [1]
+
+    def test_an_explicit_setup_is_harmless(self) -> None:
+        with override_settings(GOMQ={"BROKERS": ON_DATABASE}), live() as bus:
+            get_broker().setup()
+            emit("page.viewed", 1)
+            bus.drain(60)
+
+            assert self.seen.data == [1]
+
+    def test_where_none_may_run_none_is_recorded(self) -> None:
+        never = {"default": {"BACKEND": DATABASE, "RUN": "never"}}
+        with override_settings(GOMQ={"BROKERS": never}), live():
+            emit("page.viewed", 1)
+
+            assert not get_broker().backend.stats().consumers
+
+    def test_a_drain_names_a_consumer_that_nobody_has_recorded(self) -> None:
+        self.enterContext(registry.isolated())
+        with override_settings(GOMQ={"BROKERS": ON_DATABASE}), live() as bus:
+            listen("page.read", name="late")
+            emit("page.read")
+            with pytest.raises(AssertionError, match="late is not recorded there"):
+                bus.drain(0.2)
+
+
+class AwayForSetup(DatabaseBackend):
+    def setup(self, consumers: Sequence[Consumer]) -> list[str]:
+        raise ConnectionError("the server is away")
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_a_drain_tells_why_a_server_could_not_be_set_up(use_site: UseSite) -> None:
+    listen("page.viewed")
+    use_site(BROKERS={"default": {"BACKEND": f"{__name__}.AwayForSetup"}})
+
+    with live() as bus:
+        emit("page.viewed")
+        with pytest.raises(AssertionError, match="ConnectionError: the server is away"):
+            bus.drain(0.2)
+
+
+def test_a_broker_whose_database_the_test_may_not_use_keeps_no_other(
+    use_site: UseSite,
+) -> None:
+    seen = listen("page.viewed")
+    use_site(
+        BROKERS={"default": {}, "stored": {"BACKEND": DATABASE}},
+        ROUTES={"stored.*": "stored"},
+    )
+
+    with live() as bus:
+        emit("page.viewed", 1)
+        bus.drain(60)
+
+    assert seen.data == [1]
+
+
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
 def test_a_drain_waits_for_what_the_database_has(use_site: UseSite) -> None:
     handled: list[int] = []
@@ -94,10 +186,8 @@ def test_a_drain_waits_for_what_the_database_has(use_site: UseSite) -> None:
             raise RuntimeError
         handled.append(message.data)
 
-    backend = "django_gomq.backends.database.DatabaseBackend"
-    use_site(BROKERS={"default": {"BACKEND": backend, "RUN": "here"}})
+    use_site(BROKERS=ON_DATABASE)
     with live() as bus:
-        get_broker().setup()
         for number in range(3):
             with transaction.atomic():
                 emit("page.viewed", number)

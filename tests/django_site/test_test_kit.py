@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import enum
+import math
 import threading
+from collections import UserDict, deque
 from collections.abc import Callable
 from datetime import date
 from typing import Any
-from uuid import uuid4
+from unittest.mock import Mock
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import transaction
+from django.utils.translation import gettext_lazy
 
-from django_gomq import EncodeError, NoConsumerError, emit, emit_many
+from django_gomq import EncodeError, Event, NoConsumerError, emit, emit_many
 from django_gomq.capturing import outside
 from django_gomq.testing import (
     CapturedEvents,
@@ -31,6 +36,19 @@ def test_data_is_typed_for_event_classes(gomq_events: CapturedEvents) -> None:
     assert gomq_events[0].data == RecordSaved(record_id=7)
     assert gomq_events[1].data == {"path": "/"}
     assert [message.type for message in gomq_events[:1]] == ["clinic.record.saved"]
+
+
+def test_to_iterate_over_events_asks_for_each_once(
+    gomq_events: CapturedEvents,
+) -> None:
+    emit_many([("page.viewed", number) for number in range(20)])
+    asked = Mock(return_value=False)
+    for entry in gomq_events.entries:
+        entry.is_open = asked
+
+    assert [message.data for message in gomq_events] == list(range(20))
+    assert [message.data for message in reversed(gomq_events)] == [*range(20)][::-1]
+    assert asked.call_count == 40
 
 
 def test_bad_data_is_refused_as_in_production(gomq_events: CapturedEvents) -> None:
@@ -78,6 +96,76 @@ def test_data_may_be_compared_as_a_whole(gomq_events: CapturedEvents) -> None:
     assert_emitted(RecordSaved, data=RecordSaved(record_id=7))
     assert_not_emitted(RecordSaved, data=RecordSaved(record_id=8))
     assert_emitted("page.viewed", data=(1, (2, 3)))
+
+
+class Day(enum.Enum):
+    NEW_YEAR = date(2026, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        deque([1, date(2026, 1, 1)]),
+        range(3),
+        Day.NEW_YEAR,
+        {7: "a", 1.5: {2: "b"}},
+        {Day.NEW_YEAR: 1, UUID(int=7): 2},
+        UserDict({"a": deque([1])}),
+        [UserDict(a=range(2))],
+        {"a": 1}.keys(),
+        gettext_lazy("a"),
+        b"abc",
+        None,
+    ],
+    ids=repr,
+)
+def test_what_emit_takes_is_found_by_itself(
+    gomq_events: CapturedEvents, value: Any
+) -> None:
+    emit("page.viewed", {"value": value, "note": "a"})
+
+    assert_emitted("page.viewed", data={"value": value})
+    assert_emitted("page.viewed", data={"value": value, "note": "a"})
+
+
+def test_a_part_is_found_by_a_key_that_is_no_text(gomq_events: CapturedEvents) -> None:
+    emit("page.viewed", {"days": {date(2026, 1, 1): {7: "a", 8: "b"}}})
+
+    assert_emitted("page.viewed", data={"days": {date(2026, 1, 1): {7: "a"}}})
+    assert_not_emitted("page.viewed", data={"days": {date(2026, 1, 2): {}}})
+    assert_not_emitted("page.viewed", data={"days": {date(2026, 1, 1): {7: "b"}}})
+    assert_not_emitted("page.viewed", data={"days": {(1, 2): {}}})
+
+
+def test_the_items_of_a_set_have_no_order(gomq_events: CapturedEvents) -> None:
+    emit("page.viewed", {"tags": ["b", "a"]})
+
+    assert_emitted("page.viewed", data={"tags": {"a", "b"}})
+    assert_emitted("page.viewed", data={"tags": frozenset({"b", "a"})})
+    assert_not_emitted("page.viewed", data={"tags": {"a", "c"}})
+
+
+def test_what_json_has_not_is_not_found(gomq_events: CapturedEvents) -> None:
+    emit("page.viewed", {"value": None})
+
+    assert_not_emitted("page.viewed", data={"value": math.nan})
+    assert_not_emitted("page.viewed", data={"value": object()})
+
+
+class Planned(Event, type="kit.planned"):
+    days: list[date]
+    names: dict[int, str]
+
+
+def test_a_typed_field_is_found_by_what_was_passed(gomq_events: CapturedEvents) -> None:
+    days: Any = deque([date(2026, 1, 1)])
+    planned = Planned(days=days, names={7: "a"})
+    emit(planned)
+
+    assert_emitted(Planned, data={"days": days, "names": {7: "a"}})
+    assert_emitted(Planned, data=planned)
+    assert_not_emitted(Planned, data={"days": deque([date(2026, 1, 2)])})
+    assert_not_emitted(Planned, data={"days": ["2026-01-01"]})
 
 
 PAGE = {"path": "/a", "user": {"id": 1}, "tags": [{"n": 1}, {"n": 2}]}

@@ -162,6 +162,22 @@ tell(awaited=[len(rows(one)) for one in asyncio.run(visit())],
     }
 
 
+def test_it_counts_the_refused_beyond_those_it_lists(tmp_path: Path) -> None:
+    told = found(
+        tmp_path,
+        """
+response = client.get("/many-refused")
+tell(subtitle=re.findall(r"\\d+ emitted[^<]*", response.content.decode()),
+    more="And 18 more." in shown(response))
+""",
+    )
+
+    assert told == {
+        "subtitle": ["118 emitted, 8 refused or rolled back"],
+        "more": True,
+    }
+
+
 def test_a_site_that_does_not_name_it_loads_nothing_of_it() -> None:
     done = run_program(
         """

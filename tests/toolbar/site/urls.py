@@ -51,6 +51,15 @@ def many(request: HttpRequest) -> HttpResponse:
     return HttpResponse(PAGE)
 
 
+def many_refused(request: HttpRequest) -> HttpResponse:
+    emit_many([("record.saved", {"number": number}) for number in range(110)])
+    emit_many([("nobody.listens", {}) for _ in range(7)])
+    with suppress(LookupError), transaction.atomic():
+        emit("record.lost", {})
+        raise LookupError
+    return HttpResponse(PAGE)
+
+
 def unrelated(request: HttpRequest) -> HttpResponse:
     return HttpResponse(PAGE)
 
@@ -68,6 +77,7 @@ urlpatterns = [
     path("refused", refused),
     path("stored", stored),
     path("many", many),
+    path("many-refused", many_refused),
     path("unrelated", unrelated),
     path("awaited", awaited),
     *debug_toolbar_urls(),
