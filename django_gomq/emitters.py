@@ -30,7 +30,7 @@ from django_gomq.bus.errors import (
     MessageError,
     class_name,
 )
-from django_gomq.bus.event import Event, EventMeta, event_classes
+from django_gomq.bus.event import Event, EventMeta, NoConsumer, event_classes
 from django_gomq.bus.message import (
     DEFAULT_PRIORITY,
     NO_HEADERS,
@@ -125,7 +125,7 @@ class Emitter:
 
     __slots__ = (
         *("_encode", "broker", "codec"),
-        *("event_class", "event_type", "max_body_bytes", "may_raise"),
+        *("event_class", "event_type", "max_body_bytes", "may_raise", "no_consumer"),
     )
 
     def __init__(
@@ -139,6 +139,8 @@ class Emitter:
         self.max_body_bytes = max_body_bytes
         self.may_raise: bool | None = None
         """Whether settings say that a refusal may be raised; None: not looked at."""
+        self.no_consumer: NoConsumer | None = None
+        """What the Event class of the type says; None: nothing, or there is none."""
 
     def encode(self, event: Any, data: Any) -> bytes:
         """Return the body, checked; raises MessageError or ConfigurationError."""
@@ -202,6 +204,7 @@ class CheckedEmitter(Emitter):
     ) -> None:
         super().__init__(event_class.__event_type__, broker, codec, max_body_bytes)
         self._checked_by = event_class
+        self.no_consumer = event_class.__no_consumer__
 
     def encode(self, event: Any, data: Any) -> bytes:
         """Return the body, checked; raises MessageError or ConfigurationError."""
@@ -224,6 +227,7 @@ class TypedEmitter(Emitter):
     ) -> None:
         super().__init__(_type_of(event_class), broker, codec, max_body_bytes)
         self.event_class = event_class
+        self.no_consumer = event_class.__no_consumer__
         self._check = codec.check_of(event_class)
         self._may_hide_nan = may_hide_nan(event_class)
         self._may_hide_items = may_hide_items(event_class)
@@ -296,9 +300,9 @@ class Emitters:
             )
         event_type = validate_type(event)
         broker = self._broker(alias, event_type)
-        for cls in event_classes():
-            if cls.__event_type__ == event_type:
-                return CheckedEmitter(cls, broker, self._codec, self._max_body_bytes)
+        cls = class_of(event_type)
+        if cls is not None:
+            return CheckedEmitter(cls, broker, self._codec, self._max_body_bytes)
         return Emitter(event_type, broker, self._codec, self._max_body_bytes)
 
     def _broker(self, alias: str | None, event_type: str) -> Broker:
@@ -311,6 +315,12 @@ class Emitters:
                 f"There is no broker {alias!r} in GOMQ['BROKERS']; there are {known}.",
                 broker=alias,
             ) from None
+
+
+def class_of(event_type: str) -> EventMeta | None:
+    """Return the Event class that holds for events emitted by this name, if any."""
+    named = (cls for cls in event_classes() if cls.__event_type__ == event_type)
+    return next(named, None)
 
 
 def _type_of(event_class: EventMeta) -> str:

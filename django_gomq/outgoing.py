@@ -183,9 +183,7 @@ def refuse(outgoing: EmitBatch, receipt: Receipt, error: PublishError) -> bool:
 
 
 def _no_consumer(outgoing: EmitBatch) -> str:
-    event_class = outgoing.emitter.event_class
-    wanted = event_class.__no_consumer__ if event_class is not None else None
-    return wanted or outgoing.site.config.no_consumer
+    return outgoing.emitter.no_consumer or outgoing.site.config.no_consumer
 
 
 def _raises_refusals(outgoing: EmitBatch) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from threading import Event, Lock, Thread
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+from django.conf import settings
 
 from django_gomq.backends.database.connection import OwnConnection
 from django_gomq.backends.database.rows import MAX_ENVELOPE_BODY
@@ -26,6 +27,7 @@ from django_gomq.bus.errors import (
 from django_gomq.bus.process.fork import claim_thread, may_start
 from django_gomq.bus.process.housekeeping import write_log
 from django_gomq.bus.wire import WireMessage, decode_structured
+from django_gomq.emitters import class_of
 
 from . import table
 from .table import Refusal, Waiting
@@ -60,7 +62,8 @@ class Relay:
 
     An event is deleted once the server has confirmed it: at least once. Events of one
     key are confirmed one after the other. What the server will never take becomes a
-    dead letter. It works on a thread of its own; all but ``end`` do not block.
+    dead letter, unless nobody consumes it and nobody has to. It works on a thread of
+    its own; all but ``end`` do not block.
     """
 
     def __init__(self, using: str, backend: Backend, context: BackendContext) -> None:
@@ -183,8 +186,9 @@ class Relay:
             except MessageError as error:
                 answers[place] = error
         if readable:
-            for place, answer in zip(places, self._publish(readable), strict=True):
-                answers[place] = answer
+            found = self._publish(readable)
+            for place, sent, answer in zip(places, readable, found, strict=True):
+                answers[place] = self._unless_ignored(sent.message.type, answer)
         return answers
 
     def _publish(self, events: Sequence[WireMessage]) -> Sequence[Answer]:
@@ -194,6 +198,14 @@ class Relay:
             if len(events) == 1:
                 return [error]
         return [answer for event in events for answer in self._publish([event])]
+
+    def _unless_ignored(self, event_type: str, answer: Answer) -> Answer:
+        """Return the answer; None, as if it was taken, where no consumer is wanted."""
+        if not isinstance(answer, NoConsumerError) or not _may_go_unheard(event_type):
+            return answer
+        broker = self._broker
+        self._context.hooks.notify(lambda hook: hook.unconsumed(broker, event_type))
+        return None
 
     def _store(self) -> None:
         """Delete what the server has, and keep what it refused as dead letters."""
@@ -276,6 +288,14 @@ def in_rounds(waiting: Sequence[Waiting]) -> Iterator[Sequence[Waiting]]:
                 keys.add(event.key_hash)
         yield now
         left = later
+
+
+def _may_go_unheard(event_type: str) -> bool:
+    """Whether the Event class of a type, or else the setting, says ``"ignore"``."""
+    event_class = class_of(event_type)
+    wanted = event_class.__no_consumer__ if event_class is not None else None
+    given: Mapping[str, Any] = getattr(settings, "GOMQ", None) or {}
+    return (wanted or given.get("NO_CONSUMER")) == "ignore"
 
 
 def _read(event: Waiting) -> WireMessage:

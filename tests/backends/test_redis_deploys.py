@@ -102,3 +102,55 @@ def test_what_nobody_knows_for_its_time_is_a_dead_letter(
     assert "version 2, and the Event class has version 1" in letter.error
     assert letter.message.type == "deploy.paid"
     assert read.handled == []
+
+
+DROPPED = "deploy.dropped"
+DELAYED = f"{{gomq}}:later:e:{DROPPED}"
+
+
+def declare(site: Site, handler: Any, *types: str, name: str = NAME) -> Process:
+    """Set a consumer up; it does not run."""
+    process = site.process(may_start=lambda: False)
+    process.consume(handler, *types, name=name, starts=False)
+    return process
+
+
+def make_due(client: Any) -> None:
+    for member in client.zrange(DELAYED, 0, -1):
+        client.zadd(DELAYED, {member: 0})
+
+
+def test_what_is_delayed_of_a_dropped_type_waits_for_the_code_that_reads_it(
+    redis_site: Site, redis_client: Any
+) -> None:
+    notes = Notes()
+    old = declare(redis_site, notes, "deploy.*")
+    old.send(1, type=DROPPED, delay=3600.0)
+
+    new = declare(redis_site, Notes(), "deploy.kept")
+
+    (told,) = [line for line in new.broker.setup() if "does not read" in line]
+    assert DROPPED in told
+    assert new.backend.stats().consumers[NAME].scheduled == 1
+    make_due(redis_client)
+    old.broker.start()
+    wait_until(lambda: notes.numbers == [1])
+    old.close()
+    assert not [line for line in new.broker.setup() if "does not read" in line]
+    assert not redis_client.exists(DELAYED, f"{{gomq}}:e:{DROPPED}")
+
+
+def test_what_is_delayed_goes_to_who_still_reads_a_type_that_another_dropped(
+    redis_site: Site, redis_client: Any
+) -> None:
+    notes, name = Notes(), "shop.other"
+    other = declare(redis_site, notes, DROPPED, name=name)
+    declare(redis_site, Notes(), DROPPED, "deploy.kept")
+    other.send(1, type=DROPPED, delay=3600.0)
+
+    new = declare(redis_site, Notes(), "deploy.kept")
+
+    assert not [line for line in new.broker.setup() if "does not read" in line]
+    make_due(redis_client)
+    other.broker.start()
+    wait_until(lambda: notes.numbers == [1])

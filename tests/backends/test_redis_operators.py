@@ -98,3 +98,33 @@ def test_a_removal_ends_what_was_left_of_types_that_were_dropped(
     assert count == 1
     assert [letter.message.data for letter in backend.dead_letters()] == [1]
     assert not redis_client.exists("{gomq}:e:suite.more")
+
+
+@pytest.mark.parametrize("types", [(EVENT,), ("suite.more",)])
+def test_a_removal_ends_what_is_delayed_for_nobody_else(
+    redis_site: Site, redis_client: Any, types: tuple[str, ...]
+) -> None:
+    old = redis_site.process(may_start=lambda: False)
+    old.consume(Notes(), EVENT, starts=False)
+    old.send(1, delay=3600.0)
+    new = redis_site.process(may_start=lambda: False)
+    new.consume(Notes(), *types, starts=False)
+
+    count = new.backend.remove(CONSUMER, discard=False)
+
+    assert count == 1
+    assert [letter.message.data for letter in new.backend.dead_letters()] == [1]
+    assert not redis_client.exists(f"{{gomq}}:e:{EVENT}", f"{{gomq}}:later:e:{EVENT}")
+
+
+def test_a_removal_leaves_what_is_delayed_to_the_others(
+    redis_site: Site, redis_client: Any
+) -> None:
+    backend = set_up(redis_site).broker.backend
+    other = set_up(redis_site, RENAMED)
+    other.send(1, delay=3600.0)
+
+    assert backend.remove(CONSUMER, discard=False) == 0
+
+    assert redis_client.zcard(f"{{gomq}}:later:e:{EVENT}") == 1
+    assert backend.dead_letters() == []

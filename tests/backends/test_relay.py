@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 from django.db import connections, transaction
 
+from django_gomq import Event
 from django_gomq.backends.database.connection import OwnConnection
 from django_gomq.bus.hooks import Hook
 from django_gomq.bus.message import Message
@@ -308,6 +309,52 @@ def test_what_the_server_will_never_take_is_a_dead_letter_and_blocks_nothing(
         (table.RELAY, EVENT, "DecodeError"),
     ]
     assert process.backend.stats().outbox_refused == 2
+
+
+class Quiet(Event, type="suite.quiet", no_consumer="ignore"):
+    number: int = 0
+
+
+class Wanted(Event, type="suite.wanted", no_consumer="warn"):
+    number: int = 0
+
+
+class Unheard(Hook):
+    """Notes of which types nobody was told."""
+
+    def __init__(self) -> None:
+        self.types: list[str] = []
+
+    def unconsumed(self, broker: str, event: str) -> None:
+        self.types.append(event)
+
+
+@pytest.mark.parametrize(
+    ("rule", "refused"),
+    [
+        (None, ["nobody.listens", "suite.wanted"]),
+        ("warn", ["nobody.listens", "suite.wanted"]),
+        ("ignore", ["suite.wanted"]),
+    ],
+)
+def test_what_may_go_unheard_is_no_dead_letter(
+    site: Site, settings: Any, rule: str | None, refused: list[str]
+) -> None:
+    settings.GOMQ = {"NO_CONSUMER": rule} if rule else None
+    types = ["nobody.listens", "suite.quiet", "suite.wanted"]
+    unheard = Unheard()
+    process = site.process(hooks=[unheard])
+    process.consume(Notes())
+
+    for event_type in types:
+        emit(process, 1, type=event_type)
+    emit(process, 2, type="suite.quiet", delay=3600.0)
+
+    wait_until(lambda: not waiting())
+    assert [row[2] for row in letters()] == refused
+    process.broker.hooks.flush(60.0)
+    ignored = [name for name in types if name not in refused]
+    assert sorted(unheard.types) == sorted([*ignored, "suite.quiet"])
 
 
 def test_what_was_refused_can_be_replayed_once_somebody_listens(site: Site) -> None:

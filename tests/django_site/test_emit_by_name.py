@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from django.db import transaction
 
-from django_gomq import EncodeError, Event, aemit, emit, emit_many
+from django_gomq import EncodeError, Event, NoConsumerError, aemit, emit, emit_many
 from django_gomq.site import brokers
 from django_gomq.testing import capture
 from tests.django_site.conftest import UseSite
 from tests.django_site.handlers import listen
+from tests.django_site.waiting import wait_until
 
 
 class Shipped(Event, type="shop.named.shipped"):
@@ -83,6 +86,51 @@ def test_a_class_that_is_defined_later_checks_from_then_on(use_site: UseSite) ->
 
     assert [one.data["order"] for one in captured] == ["x", 1]
     assert Later.__event_type__ == "shop.named.later"
+
+
+class Quiet(Event, type="shop.named.quiet", no_consumer="ignore"):
+    pass
+
+
+class Heard(Event, type="shop.named.heard", no_consumer="raise"):
+    pass
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("event", [Quiet(), "shop.named.quiet"], ids=["class", "name"])
+@pytest.mark.parametrize("how", ["now", "commit"])
+def test_a_name_goes_unheard_where_its_class_may(
+    live_site: UseSite, caplog: pytest.LogCaptureFixture, event: Event | str, how: str
+) -> None:
+    site = live_site(NO_CONSUMER="raise")
+    data = {} if isinstance(event, str) else None
+
+    with transaction.atomic() if how == "commit" else nullcontext():
+        receipt = emit(event, data)
+
+    assert receipt.reason == "no_consumer"
+    wait_until(site.brokers["default"].hooks.flush, "the hooks")
+    assert [each for each in caplog.records if each.name == "gomq.emit"] == []
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("broker", [None, "default"])
+def test_a_name_raises_where_its_class_does(
+    live_site: UseSite, broker: str | None
+) -> None:
+    live_site(NO_CONSUMER="ignore")
+
+    with pytest.raises(NoConsumerError):
+        emit("shop.named.heard", {}, broker=broker)
+    with pytest.raises(NoConsumerError), transaction.atomic():
+        emit("shop.named.heard", {}, broker=broker)
+
+
+def test_in_a_test_a_name_is_as_its_class_says(use_site: UseSite) -> None:
+    use_site(NO_CONSUMER="ignore")
+
+    with capture(), pytest.raises(NoConsumerError):
+        emit("shop.named.heard", {})
 
 
 def test_before_there_is_a_site_a_class_may_be_defined(own_registry: None) -> None:

@@ -14,7 +14,7 @@ from django_gomq.bus.wire import decode_structured
 from .dead_letters import message_in, written
 from .entries import EVENT, MAX_BODY, Token, event_in, token_in
 from .keys import Keys
-from .scripts import FORGET, HURRY
+from .operator_scripts import FORGET, HURRY
 from .server import ServerConnection, pending
 from .upkeep import orphans, streams_by_consumer, streams_by_group
 
@@ -123,18 +123,26 @@ def remove(
         ("INCR", keys.version),
     )
     # Also of types that it had once, with what was left there.
-    once = streams_by_group(connection, keys).get(name, ())
-    streams = list(dict.fromkeys([*streams, *once]))
-    again, count = keys.again(name), 0
-    while connection.run(HURRY([keys.later(again), again], PAGE))[0]:
-        pass
+    groups = dict(streams_by_group(connection, keys))
+    streams = list(dict.fromkeys([*streams, *groups.pop(name, ())]))
+    of_others = {stream for each in groups.values() for stream in each}
+    _hurry(connection, keys, keys.again(name))
+    count = 0
     for stream in streams:
+        if stream not in of_others:  # what is delayed there waits for this one alone
+            _hurry(connection, keys, stream)
         count += _clear(connection, keys, name, stream, broker)
         event_type = keys.type_of(stream) or ""
         connection.run(
             FORGET([stream, keys.types, keys.later(stream)], name, event_type)
         )
     return count
+
+
+def _hurry(connection: ServerConnection, keys: Keys, stream: str) -> None:
+    """Move all that is to go into a stream later."""
+    while connection.run(HURRY([keys.later(stream), stream], PAGE))[0]:
+        pass
 
 
 def _clear(

@@ -6,6 +6,32 @@ from typing import Final
 
 from .scripts import Script
 
+HURRY: Final = Script(
+    """
+-- KEYS later stream; ARGV most
+local found = redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
+for _, member in ipairs(found) do
+  redis.call('XADD', KEYS[2], '*', unpack(cmsgpack.unpack(member), 2))
+  redis.call('ZREM', KEYS[1], member)
+end
+return #found
+""",
+)
+"""Moves what is not due either; returns how many entries."""
+
+FORGET: Final = Script(
+    """
+-- KEYS stream types later; ARGV group event
+redis.pcall('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+if not groups.err and #groups > 0 then return 0 end
+redis.call('DEL', KEYS[1], KEYS[3])
+redis.call('SREM', KEYS[2], ARGV[2])
+return 1
+""",
+)
+"""Removes a group, and the stream with the last of them."""
+
 DESIRE: Final = Script(
     """
 -- KEYS consumers desired; ARGV consumer (name value)...

@@ -123,7 +123,10 @@ for _, event in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     for _, group in ipairs(groups) do
       group = info(group)
       if group['name'] == name then
-        if group['pending'] == 0 and group['lag'] == 0 then
+        -- What is delayed goes to the groups that there are when it is due.
+        local later = prefix .. ':later:e:' .. event
+        local needed = #groups == 1 and redis.call('EXISTS', later) == 1
+        if group['pending'] == 0 and group['lag'] == 0 and not needed then
           redis.call('XGROUP', 'DESTROY', stream, name)
           if #groups == 1 then
             redis.call('DEL', stream)
@@ -345,32 +348,6 @@ return 1
 """,
 )
 """Gives what waits for a consumer to its new name; returns whether it did."""
-
-HURRY: Final = Script(
-    """
--- KEYS later stream; ARGV most
-local found = redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
-for _, member in ipairs(found) do
-  redis.call('XADD', KEYS[2], '*', unpack(cmsgpack.unpack(member), 2))
-  redis.call('ZREM', KEYS[1], member)
-end
-return #found
-""",
-)
-"""Moves what is not due either; returns how many entries."""
-
-FORGET: Final = Script(
-    """
--- KEYS stream types later; ARGV group event
-redis.pcall('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
-local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
-if not groups.err and #groups > 0 then return 0 end
-redis.call('DEL', KEYS[1], KEYS[3])
-redis.call('SREM', KEYS[2], ARGV[2])
-return 1
-""",
-)
-"""Removes a group, and the stream with the last of them."""
 
 CLAIM: Final = Script(
     _CLAIM,

@@ -99,10 +99,13 @@ def sample(
 ) -> tuple[ServerSample, Mapping[str, int]]:
     """Return what waits for each consumer, and how much somebody trimmed of it.
 
-    Groups without a consumer are among them. Blocks for the server's answers.
+    Groups without a consumer are among them, and what is left for consumers of types
+    that they have dropped. Blocks for the server's answers.
     """
     streams = dict(streams_by_consumer(connection, keys))
-    streams |= orphans(connection, keys, streams)
+    for name, read in streams_by_group(connection, keys).items():
+        # Also of types that it does not read any more, with what is left there.
+        streams[name] = list(dict.fromkeys([*streams.get(name, ()), *read]))
     asked = [_question(keys, name, read) for name, read in streams.items()]
     beats = ("ZRANGE", keys.workers, 0, -1, "WITHSCORES")
     (seconds, micros), beaten, *answers = connection.run(("TIME",), beats, *asked)
