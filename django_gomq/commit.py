@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from bisect import bisect_left
@@ -17,6 +18,8 @@ from django.db.transaction import TransactionManagementError
 from django.utils.connection import ConnectionDoesNotExist
 
 from django_gomq.bus.errors import ConfigurationError, PublishError
+
+logger = logging.getLogger("gomq.emit")
 
 
 class PendingBatch(msgspec.Struct, frozen=True, eq=False):
@@ -224,18 +227,26 @@ class _WatchedCallbacks:
             else:
                 self._others()
         except BaseException as error:
-            _flush_late(held, may_wait=isinstance(error, Exception))
+            _flush_after(error, held)
             raise
-        _flush_late(held, may_wait=True)  # what was interrupted as it began
+        for buffer in held:
+            if not buffer.is_flushed:
+                buffer.flush()  # it was interrupted as it began
         for buffer in held:
             if buffer.refusal is not None:
                 raise buffer.refusal
 
 
-def _flush_late(buffers: Sequence[CommitBuffer], *, may_wait: bool) -> None:
+def _flush_after(error: BaseException, buffers: Sequence[CommitBuffer]) -> None:
+    """Flush what no callback did; the error is the one that is raised."""
     for buffer in buffers:
-        if not buffer.is_flushed:
-            buffer.flush(may_wait=may_wait)
+        try:
+            if not buffer.is_flushed:
+                buffer.flush(may_wait=isinstance(error, Exception))
+        except Exception:
+            logger.exception("Events of a commit could not be published")
+        if buffer.refusal is not None:
+            error.add_note(f"And a refusal: {buffer.refusal}")
 
 
 def _find_buffer(connection: BaseDatabaseWrapper) -> CommitBuffer | None:

@@ -107,7 +107,7 @@ class Site:
         }
         for alias, share in shares.items():
             self.capabilities[alias].check(share)
-            _check_spilling(share, self.capabilities[alias])
+            self._check_spilling(share, alias)
         for alias, share in shares.items():
             self.brokers[alias].add(share)
         self.consumers.append(consumer)
@@ -130,7 +130,7 @@ class Site:
         consumers = self.consumers_of(alias)
         for consumer in consumers:
             capabilities.check(consumer)
-            _check_spilling(consumer, capabilities)
+            self._check_spilling(consumer, alias)
         broker = Broker(
             make_backend,
             alias,
@@ -151,6 +151,18 @@ class Site:
         )
         broker.on_start = self._attend
         return broker
+
+    def _check_spilling(self, consumer: Consumer, alias: str) -> None:
+        spills = consumer.enabled and self.capabilities[alias].spills(consumer)
+        if not spills or spill_database() is not None:
+            return
+        if self._runs_here(self.config.brokers[alias].run):  # else it is for `check`
+            raise NoSpillDatabaseError(
+                f"Consumer {consumer.name!r} has overflow='spill', and there is no "
+                "database for what it spills. Have a PostgreSQL, MySQL, MariaDB or "
+                "SQLite in DATABASES, or give it another overflow.",
+                consumer=consumer.name,
+            )
 
     def _attend(self, broker: Broker) -> None:
         """Do what a broker needs that is used in this process, though it may not start.
@@ -299,17 +311,6 @@ def _refuse_shared(database: str, other: str, alias: str) -> None:
 
 class NoSpillDatabaseError(ConfigurationError):
     """A consumer spills, and no database can take what it does."""
-
-
-def _check_spilling(consumer: Consumer, capabilities: Capabilities) -> None:
-    spills = consumer.enabled and capabilities.spills(consumer)
-    if spills and spill_database() is None:
-        raise NoSpillDatabaseError(
-            f"Consumer {consumer.name!r} has overflow='spill', and there is no "
-            "database for what it spills. Have a PostgreSQL, MySQL, MariaDB or SQLite "
-            "in DATABASES, or give it another overflow.",
-            consumer=consumer.name,
-        )
 
 
 def _source(config: Config) -> str:

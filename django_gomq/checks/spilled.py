@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from django.core.checks import (
     CheckMessage,
+    Error,
     Tags,
     Warning,  # noqa: A004
     register,
@@ -62,6 +63,24 @@ def spilling_consumers(site: Site, alias: str) -> set[str]:
     consumers = [*site.consumers_of(alias), *site.brokers[alias].consumers]
     spills = site.capabilities[alias].spills
     return {consumer.name for consumer in consumers if spills(consumer)}
+
+
+@register("gomq")
+def check_spilling(**options: Any) -> list[CheckMessage]:
+    """Report consumers that spill where there is no database for it."""
+    names = _spilling_names()
+    if not names or spill_database() is not None:
+        return []
+    return [
+        Error(
+            f"Consumer {names[0]!r} has overflow='spill', and there is no database "
+            "for what it spills.",
+            hint="Have a PostgreSQL, MySQL, MariaDB or SQLite in DATABASES, or give it "
+            "another overflow.",
+            obj=names[0],
+            id="gomq.E010",
+        )
+    ]
 
 
 @register(Tags.database)

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from django.apps import apps
-from django.db import DataError, IntegrityError, connections, router
+from django.db import IntegrityError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
-from django_gomq.backends.database.connection import DIALECTS, Dialect, OwnConnection
+from django_gomq.backends.database.connection import (
+    DIALECTS,
+    Dialect,
+    OwnConnection,
+    is_of_text,
+)
 from django_gomq.backends.database.dead_letters import (
     SELECT,
     discard,
@@ -60,8 +65,11 @@ _INSERT: Final = (
     "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, {now} - %s, {now} - %s, %s, %s)"
 )
 
-_OF_A_ROW: Final = (DataError, IntegrityError, ValueError, ArithmeticError)
-"""What is wrong with one dead letter, and not with the database."""
+
+def _is_of_a_row(error: Exception) -> bool:
+    """Whether something is wrong with one dead letter, and not with the database."""
+    return is_of_text(error) or isinstance(error, (IntegrityError, ArithmeticError))
+
 
 _names: Final = {alias: entry["NAME"] for alias, entry in connections.settings.items()}
 """Of the site's databases, before its tests have databases of their own."""
@@ -128,7 +136,9 @@ class TableStore(DeadLetterStore):
                 refused.append(letter)
         try:
             self._insert([row for _, row in rows])
-        except _OF_A_ROW:
+        except Exception as error:
+            if not _is_of_a_row(error):
+                raise
             refused += [
                 letter
                 for letter, row in rows
@@ -200,7 +210,9 @@ class TableStore(DeadLetterStore):
     def _accepts(self, row: _Row) -> bool:
         try:
             self._insert([row])
-        except _OF_A_ROW:
+        except Exception as error:
+            if not _is_of_a_row(error):
+                raise
             return False
         return True
 
@@ -323,7 +335,7 @@ class TableStore(DeadLetterStore):
         try:
             return connection.run(run)
         except Exception as error:
-            is_told = isinstance(error, (*_OF_A_ROW, PublishError))
+            is_told = _is_of_a_row(error) or isinstance(error, PublishError)
             if is_test_environment() and not is_told:
                 raise NoStoreError from error
             raise

@@ -22,7 +22,7 @@ _POLL_SECONDS: Final = 0.002
 _SERVER_SECONDS: Final = 0.02
 _never: Final = Event()
 _failures: Final[WeakKeyDictionary[Broker, str]] = WeakKeyDictionary()
-"""Why the server of a broker could not be set up."""
+"""Why a broker could not be set up."""
 
 
 class LiveBus:
@@ -52,7 +52,7 @@ def _left() -> list[str]:
                 # What was fetched between two looks is seen by the third.
                 lines = list(_of_server(broker)) or _of_process(broker)
             if lines and broker in _failures:
-                lines.append(f"live() could not set its server up: {_failures[broker]}")
+                lines.append(f"live() could not set it up: {_failures[broker]}")
             found += [
                 f"{alias}: {line}" if len(brokers) > 1 else line for line in lines
             ]
@@ -116,12 +116,12 @@ def _line(name: str, parts: dict[str, int]) -> Iterator[str]:
 def live() -> Iterator[LiveBus]:
     """Publish events for real in a test; for TransactionTestCase, or without database.
 
-    At its start, and where ``override_settings`` changes GOMQ inside, the servers of
-    brokers that may run here are set up, for which it blocks; what fails there,
-    ``drain`` tells. Consumers start in this process at the first emit. At the end the
-    brokers finish what they accepted, up to ``DRAIN_TIMEOUT``, and new ones take their
-    place. Not thread-safe: it holds for the whole process. Raises ConfigurationError
-    inside TestCase, whose transaction never commits.
+    At its start, and where ``override_settings`` changes GOMQ inside, brokers that keep
+    their tables in a database of the test are set up, for which it blocks; what fails
+    there, ``drain`` tells. Consumers start in this process at the first emit. At the
+    end the brokers finish what they accepted, up to ``DRAIN_TIMEOUT``, and new ones
+    take their place. Not thread-safe: it holds for the whole process. Raises
+    ConfigurationError inside TestCase, whose transaction never commits.
     """
     if is_in_test_case():
         raise ConfigurationError(NEVER_COMMITS)
@@ -131,7 +131,7 @@ def live() -> Iterator[LiveBus]:
         if is_first:
             # Here, so that it comes after who makes new brokers of the new setting.
             setting_changed.connect(_note_setting, dispatch_uid=__name__)
-            _set_up_servers()
+            _set_up_databases()
         yield LiveBus()
     finally:
         captures.remove(LIVE)
@@ -142,20 +142,25 @@ def live() -> Iterator[LiveBus]:
 
 def _note_setting(*, setting: str, **signal: object) -> None:
     if setting == "GOMQ":
-        _set_up_servers()
+        _set_up_databases()
 
 
-def _set_up_servers() -> None:
+def _set_up_databases() -> None:
     """Do what ``gomq setup`` would: each test has a database without consumers.
 
     Not at the start of a broker, which may come inside a transaction that locks others
     out.
     """
+    # It reads the settings, which a plugin of pytest is imported before.
+    from django_gomq.dead_letters.store import may_have_table  # noqa: PLC0415
+
     site = brokers.site
     if site is None:
         return
-    for alias, broker in site.brokers.items():
-        if site.capabilities[alias].durable and site.starts_by_itself(broker):
+    for database, alias in site.databases.items():
+        broker = brokers[alias]
+        # Not the site's own, which tests without a database still have.
+        if site.starts_by_itself(broker) and may_have_table(database):
             try:
                 broker.setup()
             except Exception as error:  # noqa: BLE001 - whatever a client raises

@@ -10,7 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from django.db import OperationalError
+from django.db.backends.utils import CursorWrapper
 
+from django_gomq.backends.database import dead_letters
 from django_gomq.bus.broker import Broker
 from django_gomq.bus.dead_letters import DeadLetter, NoStoreError, make_dead_letter
 from django_gomq.bus.delivery import Delivery, Reject
@@ -72,10 +75,14 @@ def test_the_latest_are_listed_where_there_are_more(store: TableStore) -> None:
 def _small_character_set(vendor: str) -> Iterator[None]:
     if vendor != "mariadb":
         pytest.skip("MariaDB alone may have a character set that lacks some")
+    ((collation,),) = execute(
+        "SELECT table_collation FROM information_schema.tables "
+        "WHERE table_schema = database() AND table_name = 'gomq_dead_letter'"
+    )
     change = "ALTER TABLE gomq_dead_letter CONVERT TO CHARACTER SET"
     execute(f"{change} latin1")
     yield
-    execute(f"{change} utf8mb4")
+    execute(f"{change} {collation.partition('_')[0]} COLLATE {collation}")
 
 
 @pytest.mark.usefixtures("_small_character_set")
@@ -104,6 +111,52 @@ def test_a_delivery_is_settled_whatever_characters_its_error_has() -> None:
         wait_until(broker.dead_letters)
         (kept,) = broker.dead_letters()
         wait_until(lambda: broker.stats().consumers["shop.fails"].dead_lettered)
+
+    assert "declined \\U0001f600" in kept.error
+
+
+def test_so_are_texts_that_a_driver_refuses_with_an_operational_error(
+    store: TableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executemany = CursorWrapper.executemany
+
+    def refuse(cursor: CursorWrapper, statement: str, rows: Any) -> Any:
+        texts = [value for row in rows for value in row if isinstance(value, str)]
+        if not all(map(str.isascii, texts)):
+            raise OperationalError(1366, "Incorrect string value")  # as mysqlclient
+        return executemany(cursor, statement, rows)
+
+    monkeypatch.setattr(CursorWrapper, "executemany", refuse)
+    refused = store.keep([letter(error="😀"), letter(error="no")])
+
+    assert not refused
+    errors = {kept.error for kept in store.list("memory", 9)}
+    assert errors == {"\\U0001f600", "no"}
+
+
+def test_a_settlement_goes_on_where_a_driver_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keep = dead_letters.keep
+
+    def refuse(
+        cursor: Any, dialect: Any, event: int, told: DeadLetter, at: Any
+    ) -> None:
+        if not told.error.isascii():
+            raise OperationalError(1366, "Incorrect string value")
+        keep(cursor, dialect, event, told, at)
+
+    def fail(message: object) -> None:
+        raise Reject("card declined 😀")
+
+    monkeypatch.setattr(dead_letters, "keep", refuse)
+    with durable_broker() as broker:
+        broker.consume("a.b", fail, name="shop.fails")
+        broker.setup()
+        broker.publish(Message("a.b", b"1"))
+        broker.start()
+        wait_until(lambda: broker.stats().consumers["shop.fails"].dead_lettered)
+        (kept,) = broker.dead_letters()
 
     assert "declined \\U0001f600" in kept.error
 

@@ -12,7 +12,13 @@ from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
-from django.db import OperationalError, connections
+from django.db import (
+    DatabaseError,
+    DataError,
+    InterfaceError,
+    OperationalError,
+    connections,
+)
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
@@ -25,6 +31,7 @@ T = TypeVar("T")
 
 _TRIES: Final = 5  # with many processes the next try may end in a deadlock, too
 _DEADLOCK: Final = 1213  # of MariaDB and MySQL: the statement's transaction was ended
+_INCORRECT_STRING: Final = 1366  # an OperationalError of mysqlclient
 
 
 SILENCE_SECONDS: Final = 30
@@ -140,6 +147,13 @@ getattr(os, "register_at_fork", dict)(
 )
 
 
+def is_of_text(error: BaseException) -> bool:
+    """Whether a text may be to blame that the database has no characters for."""
+    return isinstance(error, (DataError, ValueError)) or error.args[:1] == (
+        _INCORRECT_STRING,
+    )
+
+
 def execute_all(
     cursor: CursorWrapper, dialect: Dialect, statements: Sequence[str]
 ) -> None:
@@ -206,6 +220,7 @@ class OwnConnection:
         if process is not self._process:
             _parents.append(self._wrapper)
             self._lock, self._wrapper, self._process = RLock(), None, process
+            self._is_left = False
 
     @property
     def dialect(self) -> Dialect:
@@ -280,7 +295,8 @@ class OwnConnection:
                 self.close()  # rolls back, and the next call has a whole one
                 raise
             if self._is_left:
-                self.close()
+                with suppress(DatabaseError, InterfaceError):  # all is done
+                    self.close()
 
     @contextmanager
     def _taken(self, patience: float | None) -> Iterator[None]:

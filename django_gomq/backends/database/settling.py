@@ -8,14 +8,13 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
 import msgspec
-from django.db import DataError
 from django.db.backends.utils import CursorWrapper
 
 from django_gomq.bus.backend import Settled, Settlement
 from django_gomq.bus.delivery import Ack, DeadLettered, Delivery, RetryAfter
 
 from . import dead_letters, outcomes
-from .connection import Dialect, OwnConnection
+from .connection import Dialect, OwnConnection, is_of_text
 from .rows import READY, SCHEDULED, SUSPECT, Token, among, token_of
 
 _OURS: Final = "WHERE event_id = %s AND consumer_id = %s AND lease = %s"
@@ -43,8 +42,9 @@ class Settling:
         """
         try:
             return self._settle_once(settlements)
-        except (DataError, ValueError):
-            # Its character set may lack what is in the text of an error.
+        except Exception as error:
+            if not is_of_text(error):
+                raise
             return self._settle_once([_in_ascii(each) for each in settlements])
 
     def _settle_once(self, settlements: Sequence[Settlement]) -> list[Settled]:
