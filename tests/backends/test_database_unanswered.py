@@ -103,11 +103,11 @@ def test_a_dead_letter_that_was_not_committed_is_none_where_others_have_handled_
             step(cursor)
             raise OperationalError("the connection broke")
 
-        try:
-            return run(self, step_and_break, patience)
-        finally:
-            # As who had it since.
-            run(self, lambda cursor: cursor.execute("DELETE FROM gomq_delivery"))
+        with pytest.raises(OperationalError):
+            run(self, step_and_break, patience)
+        # As who had it since.
+        run(self, lambda cursor: cursor.execute("DELETE FROM gomq_delivery"))
+        raise OperationalError("the connection broke")
 
     monkeypatch.setattr(OwnConnection, "run", lose_commit)
     process, notes = processes.process(), raise_first(lambda: Reject("no"))

@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import TestCase
 
@@ -170,7 +170,9 @@ def test_callbacks_that_are_run_inside_a_block_publish_nothing_before_its_commit
 
 
 def test_a_patch_of_the_connection_that_has_ended_changes_nothing(seen: Seen) -> None:
-    vars(connection).pop("run_and_clear_commit_hooks", None)  # as on a new connection
+    vars(connections["default"]).pop(
+        "run_and_clear_commit_hooks", None
+    )  # as on a new connection
     real = connection.run_and_clear_commit_hooks
     with (
         mock.patch.object(connection, "run_and_clear_commit_hooks", side_effect=real),
