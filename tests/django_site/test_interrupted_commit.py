@@ -55,7 +55,8 @@ def _without_errors_in_records() -> Iterator[None]:
 
     def make_without(*args: Any, **options: Any) -> logging.LogRecord:
         record = make(*args, **options)
-        record.args = record.exc_info = None  # Django's has the exception in both
+        # Django's has the exception in both.
+        record.msg, record.args, record.exc_info = record.getMessage(), None, None
         return record
 
     logging.setLogRecordFactory(make_without)
