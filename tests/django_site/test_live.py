@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from threading import Event
 
 import pytest
-from django.db import transaction
+from django.db import connections, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from django_gomq import ConfigurationError, Message, Retry, consumer, emit, get_broker
@@ -174,6 +174,30 @@ def test_a_broker_whose_database_the_test_may_not_use_keeps_no_other(
         bus.drain(60)
 
     assert seen.data == [1]
+
+
+def test_consumers_of_tests_are_not_recorded_in_the_sites_own_database(
+    use_site: UseSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[str] = []
+
+    def note(backend: DatabaseBackend, consumers: Sequence[Consumer]) -> list[str]:
+        recorded.extend(consumer.name for consumer in consumers)
+        return []
+
+    monkeypatch.setattr(DatabaseBackend, "setup", note)
+    monkeypatch.setattr(
+        "django_gomq.dead_letters.store._names",
+        {"default": connections["default"].settings_dict["NAME"]},
+    )
+    monkeypatch.setitem(connections["default"].settings_dict, "TEST", {"NAME": None})
+    listen("page.viewed")
+    use_site(BROKERS=ON_DATABASE)
+
+    with live():
+        pass
+
+    assert recorded == []
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])

@@ -132,6 +132,16 @@ def test_without_a_database_for_it_one_that_spills_is_refused_late_too() -> None
     assert "\nno_consumer\n" in said
 
 
+def test_a_command_that_runs_no_consumers_needs_no_database_for_it() -> None:
+    command = ["manage.py", "diffsettings"]
+    done = run_program(
+        f"import sys; sys.argv = {command}\n" + SITE.format(databases={}, more=""),
+        DJANGO_SETTINGS_MODULE="",
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("command", [["check"], ["gomq", "doctor"]], ids=" ".join)
 def test_commands_that_report_mistakes_say_that_there_is_no_database_for_it(
     command: list[str],
